@@ -151,7 +151,8 @@ export class Core implements DispatchContext {
     handle.timeouts?.remove(handle)
     handle.hold = Hold.Over
     this.handles--
-    this.dispatch.returned(entry)
+    this.isAsideStale ||= this.aside.size > 0
+    this.dispatch.returned(entry, handle.member)
   }
 
   /** Settles an entry, and records that. */

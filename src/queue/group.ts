@@ -182,13 +182,18 @@ export class Group {
     const known = lane.find(sequence)
     if (known === null && !lane.isUnread(sequence)) return null
     const entry = known ?? core.enterAt(lane, sequence, -1)
-    const isReady = entry.state === State.Ready || entry.state === State.Loose || entry.state === State.Pinned
-    if (known !== null && (!isReady || entry.attempts >= attempt)) return null
+    // A later hand-out than those that are known to be over, or in flight elsewhere.
+    const isOver = entry.state === State.Held || entry.attempts >= attempt
+    if (known !== null && isOver) return null
     const before = entry.handle
     core.unlist(entry)
     core.detach(entry)
     if (before !== null) before.member.consumer.release(before)
-    const handle = new Handle(entry, member, qos, attempt, core.context.now(), '')
+    const { isExplicit } = member.options
+    // The old token is not known any more; of a tag with it, only `done` is heard.
+    const token = isExplicit ? core.context.token() : ''
+    const handle = new Handle(entry, member, qos, attempt, core.context.now(), token)
+    if (isExplicit) core.tagged[number]!.set(sequence, entry)
     handle.packetId = packetId
     entry.attempts = attempt
     entry.handle = handle

@@ -32,10 +32,16 @@ export class HandOut {
     const core = this.#core
     this.#unknown = []
     if (!core.dispatch.needsMessages) return
+    const ready: Entry[] = []
     for (const lane of core.lanes) {
-      for (let entry = lane.first; entry !== null; entry = entry.next) this.#unknown.push(entry)
+      for (let entry = lane.first; entry !== null; entry = entry.next) {
+        if (entry.state !== State.Ready) this.#unknown.push(entry)
+        // One beyond the cursor has its turn when the cursor comes there.
+        else if (entry.sequence < lane.cursor) ready.push(entry)
+      }
     }
-    this.#unknown.reverse()
+    // Messages under way come first: those that are ready may have to wait for them.
+    this.#unknown = [...this.#unknown, ...ready].reverse()
   }
 
   /** Whether `run` would do something now. */
@@ -45,7 +51,6 @@ export class HandOut {
     const unknown = this.#unknown.at(-1)
     if (unknown !== undefined) return !core.lanes[unknown.lane]!.isLoading
     if (core.isAsideStale && core.aside.size > 0) return true
-    if (this.#isHalted) return false
     for (const lane of core.lanes) if (this.#isCandidate(lane)) return true
     return false
   }
@@ -56,7 +61,7 @@ export class HandOut {
     let units = 0
     if (this.#mayRun) units += this.#introduceSome(budget)
     if (this.#mayRun && this.#unknown.length === 0) units += this.#revisit(budget)
-    while (units < budget && this.#mayRun && !this.#isHalted) {
+    while (units < budget && this.#mayRun && this.#unknown.length === 0) {
       const lane = this.#nextLane()
       if (lane === null) break
       units++
@@ -69,7 +74,7 @@ export class HandOut {
 
   /** Hands out a message that was just appended, if nothing is before it. Otherwise its turn comes. */
   live(lane: Lane, sequence: number, message: Message): void {
-    if (!this.#mayRun || this.#isHalted) return
+    if (!this.#mayRun) return
     const core = this.#core
     const isFirst = lane.ready.size === 0 && (core.aside.size === 0 || !core.isAsideStale)
     const isNext = lane.cursor === sequence && isFirst
@@ -83,17 +88,31 @@ export class HandOut {
     return dispatch.hasOpen && !isPaused && !isClosed
   }
 
-  /** Where order is strict, what came back holds up what follows. */
-  get #isHalted(): boolean {
-    const { dispatch, deferred, aside } = this.#core
-    return this.#unknown.length > 0 || (dispatch.isStrict && (deferred.size > 0 || aside.size > 0))
-  }
-
   // ── which lane ──────────────────────────────────────────────────────────────────────────────────────
 
   #isCandidate(lane: Lane): boolean {
-    if (lane.isLoading) return false
-    return lane.ready.size > 0 || (lane.hasFresh && this.#mayEnter)
+    if (lane.isLoading || this.#unknown.length > 0) return false
+    const barrier = this.#barrier(lane)
+    const { top } = lane.ready
+    const isStuck =
+      this.#core.dispatch.needsMessages && lane.hasFresh && top !== undefined && top.sequence > lane.cursor
+    if (top !== undefined && top.sequence < barrier && !isStuck) return true
+    return lane.hasFresh && lane.cursor < barrier && this.#mayEnter
+  }
+
+  /**
+   * Where order is strict, what came back holds up what follows: the sequence of the oldest such message.
+   */
+  #barrier(lane: Lane): number {
+    const { dispatch, deferred, aside } = this.#core
+    let barrier = Number.POSITIVE_INFINITY
+    if (!dispatch.isStrict || deferred.size + aside.size === 0) return barrier
+    for (const list of [deferred.values(), aside]) {
+      for (const entry of list) {
+        if (entry.lane === lane.number && entry.sequence < barrier) barrier = entry.sequence
+      }
+    }
+    return barrier
   }
 
   /** Whether there may be one more entry in memory. */
@@ -131,8 +150,9 @@ export class HandOut {
 
   #next(lane: Lane): void {
     const { top } = lane.ready
-    const isFresh = lane.hasFresh && this.#mayEnter
-    if (top !== undefined && (!isFresh || top.sequence < lane.cursor)) this.#again(lane, top)
+    const isFresh = lane.hasFresh && lane.cursor < this.#barrier(lane) && this.#mayEnter
+    const mayPass = !isFresh && !(this.#core.dispatch.needsMessages && lane.hasFresh)
+    if (top !== undefined && (mayPass || top.sequence < lane.cursor)) this.#again(lane, top)
     else if (isFresh) this.#unread(lane)
   }
 
@@ -151,8 +171,17 @@ export class HandOut {
     else if (read.expiresAt <= core.context.now()) core.drop(entry, 'expired')
     else {
       lane.ready.remove(entry)
-      this.#offer(lane, entry, read.message())
+      const message = read.message()
+      if (this.#admit(entry, message)) this.#offer(lane, entry, message)
     }
+  }
+
+  /** Shows an entry to the dispatch, unless it knows it. False if it has to wait for its key. */
+  #admit(entry: Entry, message: Message): boolean {
+    const core = this.#core
+    if (!core.dispatch.needsMessages || entry.key !== null || core.dispatch.admit(entry, message)) return true
+    core.setState(entry, State.Waiting)
+    return false
   }
 
   #unread(lane: Lane): void {
@@ -169,13 +198,8 @@ export class HandOut {
 
   /** The message at the cursor. */
   #fresh(lane: Lane, size: number, message: Message): void {
-    const core = this.#core
-    const entry = core.enter(lane, size)
-    if (core.dispatch.needsMessages && !core.dispatch.admit(entry, message)) {
-      core.setState(entry, State.Waiting)
-      return
-    }
-    this.#offer(lane, entry, message)
+    const entry = this.#core.enter(lane, size)
+    if (this.#admit(entry, message)) this.#offer(lane, entry, message)
   }
 
   // ── to whom ─────────────────────────────────────────────────────────────────────────────────────────
@@ -210,6 +234,7 @@ export class HandOut {
   #setAside(lane: Lane, entry: Entry): void {
     const { dispatch, aside } = this.#core
     if (this.#isRefusedByAll(entry)) this.#deferRefused(entry)
+    else if (this.#isTooLarge(entry)) this.#tooLarge(entry)
     else if (!dispatch.hasOpen) lane.ready.push(entry)
     else if (entry.state === State.Ready && dispatch.keep(entry)) this.#core.setState(entry, State.Waiting)
     else aside.add(entry)
@@ -218,7 +243,7 @@ export class HandOut {
   /** Whether everybody who is connected has refused it for its size. */
   #isTooLarge(entry: Entry): boolean {
     const tried = entry.countBlocked(Block.TooLarge)
-    if (tried >= TRIED_MAX) return true
+    if (tried === 0 || tried >= TRIED_MAX) return tried > 0
     for (const member of this.#core.members) {
       const isThere = member.isOnline && !member.isClosing && !member.isStandby
       if (isThere && !entry.isBlockedAs(member, Block.TooLarge)) return false
@@ -307,7 +332,7 @@ export class HandOut {
       }
       looked++
       if (this.#isRefusedByAll(entry)) this.#deferRefused(entry)
-      else if (entry.countBlocked(Block.TooLarge) > 0 && this.#isTooLarge(entry)) this.#tooLarge(entry)
+      else if (this.#isTooLarge(entry)) this.#tooLarge(entry)
       else if (core.dispatch.pick(entry) !== null) {
         core.aside.delete(entry)
         core.lanes[entry.lane]!.ready.push(entry)

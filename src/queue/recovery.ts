@@ -75,6 +75,7 @@ export function restoreEntries(core: Core, { group, logs }: Recovery): void {
     if (lane === undefined || !lane.isUnread(sequence)) return null
     const entry = core.enterAt(lane, sequence, -1)
     entries.set(name, entry)
+    core.tagged[number]!.set(sequence, entry)
     return entry
   }
   for (const { lane, sequence, failures, attempts, due } of group.returned) {
@@ -112,7 +113,6 @@ function restoreHeld(
     nobody.held++
     core.setState(entry, State.Held)
     core.leases.push(entry)
-    core.tagged[lane]!.set(sequence, entry)
     core.due(until)
   }
 }

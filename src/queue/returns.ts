@@ -393,8 +393,9 @@ export class Returns {
 
   /** Finds what a tag is about: an entry that is not dead; null if there is none. */
   find(tag: Tag): Entry | null {
-    const entry = this.#core.tagged[tag.lane]?.get(tag.sequence)
-    return entry === undefined || entry.state === State.Moving ? null : entry
+    const { tagged, lanes } = this.#core
+    const entry = tagged[tag.lane]?.get(tag.sequence) ?? lanes[tag.lane]?.find(tag.sequence) ?? null
+    return entry?.state === State.Moving ? null : entry
   }
 
   /** Returns false if nothing was done, since the message is gone or with somebody else. */

@@ -2,6 +2,7 @@
 import { codec } from './codec.ts'
 import { costInTime, costInUnits } from './cost.ts'
 import { framing } from './framing.ts'
+import { queue } from './queue.ts'
 import { session } from './session.ts'
 import type { Target } from './target.ts'
 import { topics } from './topics.ts'
@@ -26,6 +27,7 @@ export const PLANS: readonly Plan[] = [
   { target: framing, share: 2, shortRun: 4000, keptMin: 400 },
   { target: codec, share: 3, shortRun: 8000, keptMin: 150 },
   { target: session, share: 6, shortRun: 400, keptMin: 150 },
+  { target: queue, share: 3, shortRun: 1000, keptMin: 300 },
   { target: topics, share: 1, shortRun: 3000, keptMin: 350 },
   { target: costInUnits, share: 2, shortRun: 40, keptMin: 2, long: costInTime },
 ]

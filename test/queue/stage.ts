@@ -91,8 +91,11 @@ export class FakeConsumer implements Consumer {
   }
 
   take(message: Message, handle: Handle): 'taken' | 'no-room' | 'too-large' {
-    if (message.size > this.sizeMax) return 'too-large'
-    if (this.capacity === 0) return 'no-room'
+    if (message.size > this.sizeMax || this.capacity === 0) {
+      const result = message.size > this.sizeMax ? 'too-large' : 'no-room'
+      this.#stage.onRefusal(this, handle, result)
+      return result
+    }
     this.capacity--
     this.#stage.onTake(this, handle, message)
     if (handle.qos > 0) handle.packetId = ++this.#stage.packetId
@@ -144,6 +147,13 @@ export class Stage implements GroupContext {
   /** Whether `settle` runs `work`, so that each test need not. */
   isAutomatic = true
   onTake: (consumer: FakeConsumer, handle: Handle, message: Message) => void = () => {}
+  onRefusal: (consumer: FakeConsumer, handle: Handle, result: 'no-room' | 'too-large') => void = () => {}
+  onDrop: (reason: GoneReason, lane: number, sequence: number) => void = () => {}
+  onDeath: (death: Death) => void = () => {}
+  onReturned: (lane: number, sequence: number, due: number) => void = () => {}
+  onTick: () => void = () => {}
+  /** Messages that `work` handles at once. */
+  budget = 512
 
   constructor(rules: Partial<GroupRules> = {}, log?: Log) {
     this.rules = { ...RULES, ...rules }
@@ -212,6 +222,7 @@ export class Stage implements GroupContext {
   returned(lane: number, sequence: number, failures: number, attempts: number, due: number): void {
     this.log.held.delete(`${lane} ${sequence}`)
     this.log.returned.set(`${lane} ${sequence}`, { lane, sequence, failures, attempts, due })
+    this.onReturned(lane, sequence, due)
     this.records.push({ is: 'returned', lane, sequence, failures, attempts, due })
   }
 
@@ -231,10 +242,12 @@ export class Stage implements GroupContext {
 
   dead(death: Death): void {
     this.deaths.push(death)
+    this.onDeath(death)
   }
 
   dropped(reason: GoneReason, lane: number, sequence: number, count: number): void {
     this.drops.push({ reason, lane, sequence, count })
+    this.onDrop(reason, lane, sequence)
   }
 
   silent(member: Member): void {
@@ -273,7 +286,7 @@ export class Stage implements GroupContext {
   settle(): void {
     while (this.isAutomatic && (this.isAwake || this.group.hasWork)) {
       this.isAwake = false
-      this.group.work()
+      this.group.work(this.budget)
       if (this.wanted.size > 0) return
     }
   }
@@ -285,6 +298,7 @@ export class Stage implements GroupContext {
       if (guard > 10_000) throw new Error('it ticks for ever')
       this.time = Math.max(this.time, this.tickTime)
       this.tickTime = Number.POSITIVE_INFINITY
+      this.onTick()
       this.group.tick()
       this.settle()
     }
@@ -312,8 +326,8 @@ export class Stage implements GroupContext {
   }
 
   /** A new start of the broker on what was recorded. */
-  restarted(rules: Partial<GroupRules> = {}): Stage {
-    const stage = new Stage({ ...this.rules, ...rules }, this.log)
+  restarted(rules = this.rules): Stage {
+    const stage = new Stage(rules, this.log)
     stage.time = this.time
     stage.tokens = this.tokens
     return stage

@@ -41,8 +41,8 @@ export interface Dispatch {
   /** Nobody may have a message that is ready. True if it is kept here until `ready` is called for it. */
   keep(entry: Entry): boolean
   given(entry: Entry, member: Member): void
-  /** A hand-out is over, and the entry perhaps not. */
-  returned(entry: Entry): void
+  /** A hand-out to this member is over, and the entry perhaps not. */
+  returned(entry: Entry, member: Member): void
   /** The entry is settled or dead. Its state is still the old one. */
   left(entry: Entry): void
 

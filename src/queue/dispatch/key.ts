@@ -20,9 +20,8 @@ class Key {
   readonly name: string
   /** Entries that do not wait. */
   underWay = 0
-  /** The member that has some of them, and how many hand-outs are under way. */
-  holder: Member | null = null
-  handedOut = 0
+  /** The member of each hand-out that is under way. */
+  readonly holders: Member[] = []
   /** In order of sequence; some may have left. */
   waiting: Entry[] = []
   /** How many of them still wait. */
@@ -30,6 +29,13 @@ class Key {
 
   constructor(name: string) {
     this.name = name
+  }
+
+  /** The member that gets all further ones: it is connected and has some of them. Null if there is none. */
+  get holder(): Member | null {
+    const { holders } = this
+    for (let at = 0; at < holders.length; at++) if (holders[at]!.isOnline) return holders[at]!
+    return null
   }
 }
 
@@ -74,7 +80,7 @@ export class ByKey implements Dispatch {
 
   pick(entry: Entry): Member | null {
     const { holder } = entry.key as Key
-    if (holder === null || !holder.isOnline) return this.#open.choose(entry)
+    if (holder === null) return this.#open.choose(entry)
     return holder.isOpen && !entry.isBlockedFor(holder) ? holder : null
   }
 
@@ -94,7 +100,7 @@ export class ByKey implements Dispatch {
   keep(entry: Entry): boolean {
     const key = entry.key as Key
     const { holder } = key
-    if (holder === null || !holder.isOnline || holder.isOpen) return false
+    if (holder === null || holder.isOpen) return false
     key.underWay--
     this.#wait(key, entry)
     this.#stall(holder, key)
@@ -102,15 +108,16 @@ export class ByKey implements Dispatch {
   }
 
   given(entry: Entry, member: Member): void {
-    const key = entry.key as Key
-    key.holder = member
-    key.handedOut++
+    const { holders } = entry.key as Key
+    holders.push(member)
   }
 
-  returned(entry: Entry): void {
+  returned(entry: Entry, member: Member): void {
     const key = entry.key as Key | null
-    if (key === null || --key.handedOut > 0) return
-    key.holder = null
+    if (key === null) return
+    const { holders } = key
+    const at = holders.indexOf(member)
+    if (at !== -1) holders.splice(at, 1)
     this.#advance(key)
   }
 
@@ -154,7 +161,7 @@ export class ByKey implements Dispatch {
   #advance(key: Key): void {
     while (key.waitingCount > 0 && key.underWay < this.#window) {
       const { holder } = key
-      if (holder?.isOnline === true && !holder.isOpen) {
+      if (holder !== null && !holder.isOpen) {
         this.#stall(holder, key)
         return
       }

@@ -12,7 +12,11 @@ export interface RememberedId {
 export class Remembered {
   /** The position of the oldest one. */
   head: number
-  readonly #known = new Set<string>()
+  /**
+   * An id that comes again after it was forgotten can be in the list twice after a restart: the newest
+   * counts.
+   */
+  readonly #known = new Map<string, RememberedId>()
   /** Oldest first; those before `#from` are forgotten. */
   #ids: RememberedId[] = []
   #from = 0
@@ -69,14 +73,16 @@ export class Remembered {
   }
 
   #add(id: string, time: number): void {
-    this.#known.add(id)
-    this.#ids.push({ time, id })
+    const one = { time, id }
+    this.#known.set(id, one)
+    this.#ids.push(one)
     this.#characters += id.length
   }
 
   #forgetOldest(): void {
-    const { id } = this.#ids[this.#from]!
-    this.#known.delete(id)
+    const oldest = this.#ids[this.#from]!
+    const { id } = oldest
+    if (this.#known.get(id) === oldest) this.#known.delete(id)
     this.#characters -= id.length
     this.#from++
     this.head++
