@@ -35,8 +35,8 @@ export interface RecoveryParts {
   readonly parking: Parking
   readonly clock: BrokerClock
   readonly durability: Durability
-  /** Connections whose transport is still open, including closing ones. */
-  readonly links: ReadonlySet<ClientConnection>
+  /** Connections that are closed, but whose transport is still open. */
+  readonly closing: ReadonlySet<ClientConnection>
 }
 
 /** Returns the id of a user's account; null if there is none. */
@@ -245,7 +245,7 @@ export class StoreRecovery {
     this.#parts.parking.stop()
     const live = new Set(state.wills.keys())
     for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
-    for (const connection of [...this.#parts.links]) connection.storeLost()
+    for (const connection of [...state.connections, ...this.#parts.closing]) connection.storeLost()
     this.#parts.durability.forget()
     const suspended = [...state.suspended].map(
       ([{ clientId }, filters]) => [clientId, [...filters.keys()]] as const,

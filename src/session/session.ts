@@ -19,7 +19,7 @@ import type {
 } from '../store/store.ts'
 import { SmallMap } from '../structures/small-map.ts'
 import type { InnerSession, SessionContext, SessionSink } from './context.ts'
-import { InFlightMessages } from './in-flight-messages.ts'
+import { InFlightMessages, NOTHING_IN_FLIGHT } from './in-flight-messages.ts'
 import type { InFlightEntry } from './in-flight-table.ts'
 import { dropLeftover, type Leftover, leftoverOf } from './leftover.ts'
 import { Sender } from './sender.ts'
@@ -62,12 +62,14 @@ export class Session implements OutboundState, InnerSession {
   isRestoring = false
   /** The `Usage` that counts everything it holds. Belongs to the broker. */
   usage: object | null = null
+  /** The Network Connection that it is attached to, as the broker sees it. Belongs to the broker. */
+  connection: object | null = null
   /** Once true, no message reaches it, although Routes may still name it. */
   ended = false
   readonly context: SessionContext
   readonly queue: SessionQueue
+  flight = NOTHING_IN_FLIGHT
 
-  readonly #inFlight: InFlightMessages
   /** Null while the client is away. */
   #sender: Sender | null = null
   /** Digests by packet identifier; 0 where it is not known. */
@@ -87,7 +89,6 @@ export class Session implements OutboundState, InnerSession {
     this.stored = fields.stored
     this.expirySeconds = fields.expirySeconds
     this.queue = new SessionQueue(this)
-    this.#inFlight = new InFlightMessages(this)
   }
 
   /** Makes a Session from the store's records. */
@@ -99,7 +100,7 @@ export class Session implements OutboundState, InnerSession {
     const session = isKept ? new Session(context, fields, subscriptions) : new Session(context, fields)
     session.disconnectedAt = record.disconnectedAt
     session.queue.recover(from)
-    session.#inFlight.recover(from)
+    session.flight = InFlightMessages.recovered(session, from)
     for (const [packetId, digest] of from.inbound) session.#ownInbound().set(packetId, digest)
     for (const [filter, record] of subscriptions) {
       if (!isKept) session.subscriptions.set(filter, record)
@@ -152,22 +153,22 @@ export class Session implements OutboundState, InnerSession {
   }
 
   get inFlightCount(): number {
-    return this.#inFlight.count
+    return this.flight.count
   }
 
   /** Bytes of the messages that were sent and may have to be sent again. */
   get inFlightBytes(): number {
-    return this.#inFlight.bytes
+    return this.flight.bytes
   }
 
   /** Bytes of the parked messages, queued and in flight. */
   get parkedBytes(): number {
-    return this.queue.parkedBytes + this.#inFlight.parkedBytes
+    return this.queue.parkedBytes + this.flight.parkedBytes
   }
 
   /** Parked messages, queued and in flight, which take a few bytes each. */
   get parkedCount(): number {
-    return this.queue.parkedCount + this.#inFlight.parkedCount
+    return this.queue.parkedCount + this.flight.parkedCount
   }
 
   /** Whether it is online with nothing waiting: a message given now would leave now. */
@@ -231,10 +232,10 @@ export class Session implements OutboundState, InnerSession {
     start = inFlightMax,
   ): void {
     const window = Math.min(receiveMaximum, inFlightMax)
-    const sender = new Sender(this, this.queue, this.#inFlight, sink, inFlightMax, window, start)
+    const sender = new Sender(this, this.queue, sink, inFlightMax, window, start)
     this.#sender = sender
     this.disconnectedAt = 0
-    this.#inFlight.unpark()
+    this.flight.unpark()
     sender.start()
   }
 
@@ -242,7 +243,7 @@ export class Session implements OutboundState, InnerSession {
   detach(): void {
     this.#sender?.stop()
     this.#sender = null
-    if (this.stored && this.context.store.isMemoryShort) this.#inFlight.park()
+    if (this.stored && this.context.store.isMemoryShort) this.flight.park()
   }
 
   /**
@@ -253,7 +254,7 @@ export class Session implements OutboundState, InnerSession {
     if (!this.stored || this.#sender !== null) return 0
     const count = this.queue.park(most)
     this.changed()
-    return count < most ? count + this.#inFlight.park() : count
+    return count < most ? count + this.flight.park() : count
   }
 
   /** Sends what may be sent: first again what was in flight, then the queue. */
@@ -337,7 +338,7 @@ export class Session implements OutboundState, InnerSession {
 
   /** Handles PUBACK. A Reason Code of 0x80 or more (`refused`) ends the delivery, too [MQTT-4.4.0-2]. */
   puback(packetId: number, refused: boolean): AcknowledgeOutcome {
-    const entry = this.#inFlight.get(packetId)
+    const entry = this.flight.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery === null || entry.delivery.qos !== 1) return 'wrong-kind'
     if (refused) this.context.dropped(this, 'refused-by-client', entry.delivery)
@@ -351,7 +352,7 @@ export class Session implements OutboundState, InnerSession {
    * refusal ends the delivery [MQTT-4.4.0-2].
    */
   pubrec(packetId: number, refused: boolean): AcknowledgeOutcome {
-    const entry = this.#inFlight.get(packetId)
+    const entry = this.flight.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery === null) return 'received'
     if (entry.delivery.qos !== 2) return 'wrong-kind'
@@ -360,21 +361,26 @@ export class Session implements OutboundState, InnerSession {
       if (!this.ended) this.#complete(entry)
       return 'completed'
     }
-    this.#inFlight.received(entry, entry.delivery)
+    this.flight.received(entry, entry.delivery)
     return 'received'
   }
 
   /** Handles PUBCOMP. */
   pubcomp(packetId: number): AcknowledgeOutcome {
-    const entry = this.#inFlight.get(packetId)
+    const entry = this.flight.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery !== null) return 'wrong-kind'
     this.#complete(entry)
     return 'completed'
   }
 
+  ownFlight(): InFlightMessages {
+    if (this.flight === NOTHING_IN_FLIGHT) this.flight = new InFlightMessages(this)
+    return this.flight
+  }
+
   #complete(entry: InFlightEntry): void {
-    this.#inFlight.complete(entry)
+    this.flight.complete(entry)
     this.#sender?.completed(entry)
     this.pump()
   }
@@ -422,7 +428,7 @@ export class Session implements OutboundState, InnerSession {
    */
   forget(): void {
     this.queue.forget()
-    this.#inFlight.forget()
+    this.flight.forget()
     this.#inbound = NO_INBOUND
   }
 
@@ -432,7 +438,7 @@ export class Session implements OutboundState, InnerSession {
    * the bytes.
    */
   forgetSent(): number {
-    return this.stored ? 0 : this.#inFlight.forgetBodies()
+    return this.stored ? 0 : this.flight.forgetBodies()
   }
 
   /**
@@ -442,29 +448,29 @@ export class Session implements OutboundState, InnerSession {
   sample(count: number): Message[] {
     const messages: Message[] = []
     if (this.stored) return messages
-    this.#inFlight.sample(count, messages)
+    this.flight.sample(count, messages)
     this.queue.sample(count, messages)
     return messages
   }
 
   /** Finds the oldest message that an ended Session did not deliver; null when there is none left. */
   leftover(): Leftover | null {
-    return leftoverOf(this.#inFlight, this.queue)
+    return leftoverOf(this.flight, this.queue)
   }
 
   /** Removes what `leftover` returned. */
   dropLeftover(): void {
-    dropLeftover(this.#inFlight, this.queue)
+    dropLeftover(this.flight, this.queue)
   }
 
   /** All messages that are queued or in flight, for the store. */
   *held(): IterableIterator<Message | Parked> {
-    yield* this.#inFlight.messages()
+    yield* this.flight.messages()
     yield* this.queue.messages()
   }
 
   inFlight(): Iterable<InFlight> {
-    return this.#inFlight.records()
+    return this.flight.records()
   }
 
   inbound(): Iterable<InboundPacket> {
@@ -484,7 +490,7 @@ export class Session implements OutboundState, InnerSession {
   }
 
   get lastPacketId(): number {
-    return this.#inFlight.lastPacketId
+    return this.flight.lastPacketId
   }
 }
 

@@ -75,6 +75,10 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#handshake = new Handshake(state, this, this.#input, this.#sender)
   }
 
+  get session(): Session | null {
+    return this.#sender.session
+  }
+
   /** Includes what is kept for the client's input. */
   get waitingBytes(): number {
     return this.#output.waitingBytes + this.heldBytes
@@ -366,7 +370,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#sender.close()
     this.#handshake?.end()
     this.#handshake = null
-    this.parts.connections.delete(this)
+    this.parts.closed(this)
     this.#state.connectQueue.remove(this)
     if (session !== null) {
       const normal = by === 'client' && reasonCode === Reason.Success
