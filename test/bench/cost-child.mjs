@@ -20,6 +20,10 @@ const load = (path) => import(pathToFileURL(join(dist, path)).href)
 const { Server } = await load('broker/server.js')
 const { DEFAULT_LIMITS } = await load('broker/boundary/limits.js')
 const { MemoryStore } = await load('store/memory-store.js')
+const { inlineMore } = await load('runtime/inlining.js')
+
+// As the program does.
+inlineMore()
 
 /** Turns until everything is compiled. */
 const WARM_TURNS = 3000
