@@ -2,7 +2,6 @@
  * HOT. A Network Connection: hands its packets to the parts that handle them, and ends with its socket.
  * State that lives longer belongs to its Session.
  */
-import { decodeAcknowledge } from '../../mqtt/codec/acknowledge.ts'
 import { decode } from '../../mqtt/codec/decode.ts'
 import { encodeDisconnect } from '../../mqtt/codec/disconnect.ts'
 import { FilterReader } from '../../mqtt/codec/filter-reader.ts'
@@ -118,16 +117,15 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   }
 
   #handleOpen(framer: Framer): void {
-    const { version } = this.#sender
     switch (framer.type) {
       case PacketType.Publish:
-        this.#receiver.publish(decodePublish(framer, version, this.#state.topics))
+        this.#receiver.publish(decodePublish(framer, this.#sender.version, this.#state.topics))
         return
       case PacketType.Puback:
       case PacketType.Pubrec:
       case PacketType.Pubrel:
       case PacketType.Pubcomp:
-        this.#receiver.acknowledged(decodeAcknowledge(framer, version))
+        this.#receiver.acknowledged(framer)
         return
       default:
         this.#handleRare(framer)

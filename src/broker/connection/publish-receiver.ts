@@ -1,7 +1,10 @@
 /** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
+import { acknowledgedCode, acknowledgedId } from '../../mqtt/codec/acknowledge.ts'
+import type { Framer } from '../../mqtt/codec/framer.ts'
 import { messageDigest } from '../../mqtt/digest.ts'
 import { Message, type Topic } from '../../mqtt/message.ts'
-import type { AcknowledgePacket, ProtocolVersion, PublishPacket, QoS } from '../../mqtt/packet.ts'
+import type { ProtocolVersion, PublishPacket, QoS } from '../../mqtt/packet.ts'
+import { PacketType } from '../../mqtt/packet-type.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import { topicLevels } from '../../mqtt/topics.ts'
 import { isUtf8Payload } from '../../mqtt/utf8.ts'
@@ -322,22 +325,25 @@ export class PublishReceiver {
     }
   }
 
-  /** Handles PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */
-  acknowledged(packet: AcknowledgePacket): void {
+  /**
+   * Handles PUBACK, PUBREC, PUBREL or PUBCOMP. There are as many as messages, so none becomes an object.
+   * Throws ProtocolError.
+   */
+  acknowledged(framer: Framer): void {
     const session = this.#session
-    const { packetId } = packet
-    const refused = packet.reasonCode >= Reason.UnspecifiedError
-    switch (packet.type) {
-      case 'puback':
+    const packetId = acknowledgedId(framer)
+    const refused = acknowledgedCode(framer, this.#version) >= Reason.UnspecifiedError
+    switch (framer.type) {
+      case PacketType.Puback:
         this.#expectKind(session.puback(packetId, refused), 'PUBACK', packetId)
         break
-      case 'pubrec':
+      case PacketType.Pubrec:
         this.#pubrec(session, packetId, refused)
         break
-      case 'pubcomp':
+      case PacketType.Pubcomp:
         this.#expectKind(session.pubcomp(packetId), 'PUBCOMP', packetId)
         break
-      case 'pubrel':
+      case PacketType.Pubrel:
         this.#pubrel(session, packetId)
         break
     }
