@@ -110,6 +110,11 @@ const OTHER_CALLS_MAX = 30
 /** V8 marks the old generation in steps, each of which would wake the event loop: some eighty, or 1,400. */
 const NODE_FLAGS = ['--no-incremental-marking-task']
 
+/** Commits of the clock and of the ends of connections. */
+const OTHER_COMMITS_MAX = 4
+
+const ACKNOWLEDGEMENT_BYTES = 4
+
 type QoS = 0 | 1 | 2
 
 const UPGRADE = [
@@ -153,6 +158,7 @@ class Peer {
     clientId: string,
     filter?: string,
     qos: QoS = 0,
+    clean = true,
   ): Promise<Peer> {
     const webSocket = typeof port !== 'number'
     const socket = connect({ port: webSocket ? port.ws : port, host: '127.0.0.1', noDelay: true })
@@ -160,7 +166,7 @@ class Peer {
     open.add(socket)
     const peer = new Peer(socket, webSocket)
     if (webSocket) await peer.#upgrade()
-    peer.send(packetBytes({ cmd: 'connect', clientId, keepalive: 0, clean: true, protocolVersion: 4 }))
+    peer.send(packetBytes({ cmd: 'connect', clientId, keepalive: 0, clean, protocolVersion: 4 }))
     await peer.gets(4)
     if (filter === undefined) return peer
     peer.send(packetBytes({ cmd: 'subscribe', messageId: 1, subscriptions: [{ topic: filter, qos }] }))
@@ -195,6 +201,15 @@ class Peer {
   }
 }
 
+function messages(topic: string, qos: QoS, count: number, retain = false): Buffer {
+  const payload = Buffer.alloc(64, 'x')
+  return Buffer.concat(
+    Array.from({ length: count }, (_, i) =>
+      packetBytes({ cmd: 'publish', topic, payload, qos, messageId: i + 1, dup: false, retain }),
+    ),
+  )
+}
+
 describe('system calls of the process', () => {
   /** Reads and writes of files and sockets so far. */
   async function calls(broker: BrokerProcess): Promise<{ reads: number; writes: number }> {
@@ -226,20 +241,9 @@ describe('system calls of the process', () => {
     return BrokerProcess.start({ words, nodeFlags: NODE_FLAGS, webSocket: true })
   }
 
-  function messages(topic: string, qos: QoS, count: number): Buffer {
-    const payload = Buffer.alloc(64, 'x')
-    return Buffer.concat(
-      Array.from({ length: count }, (_, i) =>
-        packetBytes({ cmd: 'publish', topic, payload, qos, messageId: i + 1, dup: false, retain: false }),
-      ),
-    )
-  }
-
   function acknowledgement(cmd: 'puback' | 'pubrec' | 'pubrel' | 'pubcomp', messageId: number): Buffer {
     return packetBytes({ cmd, messageId })
   }
-
-  const ACKNOWLEDGEMENT_BYTES = 4
 
   interface Pair {
     readonly publisher: Peer
@@ -317,5 +321,37 @@ describe('system calls of the process', () => {
         await once(socket, 'close')
       }
     })
+  })
+})
+
+describe('commits of the process', () => {
+  async function commits(broker: BrokerProcess): Promise<number> {
+    const status = await output(process.execPath, MAIN, 'status', '--json', '--data', broker.data)
+    return (JSON.parse(status) as { store: { commits: number } }).store.commits
+  }
+
+  /** Waves of messages of QoS 1, each in one segment of 20, and the commits that they take. */
+  async function commitsFor(retain: boolean): Promise<number> {
+    const broker = await BrokerProcess.start({ words: ['--set', 'sys.interval_seconds=off'] })
+    const away = await Peer.connect(broker.port, 'away', 'kept/#', 1, false)
+    away.socket.end()
+    await once(away.socket, 'close')
+    const publisher = await Peer.connect(broker.port, 'publisher')
+    const chunk = messages('kept/state', 1, 20, retain)
+    const before = await commits(broker)
+    for (let number = 1; number <= WAVES; number++) {
+      publisher.send(chunk)
+      await publisher.gets(20 * ACKNOWLEDGEMENT_BYTES)
+    }
+    return (await commits(broker)) - before
+  }
+
+  test.each([
+    ['queued for a Session whose client is away', false],
+    ['queued and retained', true],
+  ])('twenty messages in a segment take one commit: %s', async (_, retain) => {
+    const count = await commitsFor(retain)
+    expect(count).toBeGreaterThanOrEqual(WAVES)
+    expect(count).toBeLessThanOrEqual(WAVES + OTHER_COMMITS_MAX)
   })
 })
