@@ -3,6 +3,9 @@
 import { run } from './cli/run.ts'
 import { askSecret } from './cli/start/secret-prompt.ts'
 import { createBroker } from './godwit.ts'
+import { inlineMore } from './runtime/inlining.ts'
+
+inlineMore()
 
 // The broker goes on when the reader of its output goes away, as in `godwit | head`.
 process.stdout.on('error', () => {})

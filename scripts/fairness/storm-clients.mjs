@@ -287,10 +287,11 @@ const tasks = {
     return {}
   },
 
-  /** Sets the process of the broker. */
+  /** Sets the process of the broker, and counts Wills anew. */
   async watch({ pid }) {
     schedules = [process.pid, pid].map((id) => openSync(`/proc/${id}/task/${id}/schedstat`, 'r'))
     waitedBefore.clear()
+    willsSeen = 0
     return {}
   },
 

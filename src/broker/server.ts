@@ -75,9 +75,9 @@ export class Server implements Acceptor {
   readonly #reauthorization: Reauthorization
   readonly #cap: SessionCap
   readonly #parking: Parking
-  /** Connections whose transport is still open, including closing ones. */
-  readonly #links = new Set<ClientConnection>()
-  /** Those of them with a missing or invalid certificate. */
+  /** Connections that are closed, but whose transport is still open. */
+  readonly #closing = new Set<ClientConnection>()
+  /** Connections with a missing or invalid certificate whose transport is still open. */
   readonly #uncertified = new Set<ClientConnection>()
   readonly #durability: Durability
   readonly #local: LocalClients
@@ -120,7 +120,10 @@ export class Server implements Acceptor {
       diskRelief: this.diskRelief,
       keptRelief: this.keptRelief,
       subscribing: new Subscribing(this.state, retainedDelivery, backlog, this.keptRelief),
-      connections: this.state.connections,
+      closed: (connection) => {
+        this.state.connections.delete(connection)
+        this.#closing.add(connection)
+      },
       gone: (connection) => this.#gone(connection),
     }
     this.#clock = new BrokerClock(this.state, this.#parts)
@@ -139,7 +142,7 @@ export class Server implements Acceptor {
         clock: this.#clock,
         durability: this.#durability,
         queues: this.queues,
-        links: this.#links,
+        closing: this.#closing,
       },
       fatal,
     )
@@ -207,10 +210,11 @@ export class Server implements Acceptor {
     const { connectionsMax } = state.limits
     // The log-in queue has its own limit, and clients in it take no places of others.
     const besides = SURPLUS_MAX + uncertified + state.loginQueue.length
-    const isFull = this.state.connections.size >= connectionsMax + besides
+    const isFull = state.connections.size >= connectionsMax + besides
+    const links = state.usage.total.connections
     // Closing connections hold a socket for a moment. They must not keep out a fleet that comes back at once.
-    if (isFull || this.#links.size >= 2 * connectionsMax + besides) {
-      const open = `${state.connections.size} Network Connections, ${this.#links.size} with closing ones`
+    if (isFull || links >= 2 * connectionsMax + besides) {
+      const open = `${state.connections.size} Network Connections, ${links} with closing ones`
       this.turnedAway(`${open}; connections_max is ${connectionsMax}; refused ${link.info.remoteAddress}`)
       return null
     }
@@ -230,7 +234,6 @@ export class Server implements Acceptor {
     const connection = new Connection(state, this.#parts, link)
     if (wait > 0) connection.waitFor(wait)
     this.state.connections.add(connection)
-    this.#links.add(connection)
     if (certificateRefusal !== undefined) this.#uncertified.add(connection)
     state.connectQueue.add(connection)
     if (state.events.has('opened')) state.events.emit('opened', { link: link.info })
@@ -275,10 +278,10 @@ export class Server implements Acceptor {
   }
 
   #gone(connection: ClientConnection): void {
-    this.#links.delete(connection)
+    this.#closing.delete(connection)
     this.#uncertified.delete(connection)
     this.state.usage.closed(connection)
-    if (this.#links.size === 0) this.#whenEmpty?.()
+    if (this.state.usage.total.connections === 0) this.#whenEmpty?.()
   }
 
   /**
@@ -454,13 +457,13 @@ export class Server implements Acceptor {
     for (const connection of [...this.state.connections]) {
       connection.disconnect(Reason.ServerShuttingDown, 'the Server is shutting down')
     }
-    if (this.#links.size > 0) {
+    if (state.usage.total.connections > 0) {
       const empty = new Promise<void>((resolve) => {
         this.#whenEmpty = resolve
       })
       await Promise.race([empty, timeout])
     }
-    for (const connection of [...this.#links]) connection.destroy()
+    for (const connection of [...state.connections, ...this.#closing]) connection.destroy()
     this.#parts.publisher.finish()
     this.#endedSessions.finish()
     // Retained messages that a stored Session still needs are sent again after the next start.

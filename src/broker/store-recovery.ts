@@ -40,8 +40,8 @@ export interface RecoveryParts {
   readonly durability: Durability
   /** Null where queues are not enabled. */
   readonly queues: QueueRoom | null
-  /** Connections whose transport is still open, including closing ones. */
-  readonly links: ReadonlySet<ClientConnection>
+  /** Connections that are closed, but whose transport is still open. */
+  readonly closing: ReadonlySet<ClientConnection>
 }
 
 /** Returns the id of a user's account; null if there is none. */
@@ -260,7 +260,7 @@ export class StoreRecovery {
     this.#parts.parking.stop()
     const live = new Set(state.wills.keys())
     for (const { clientId } of state.sessionsById.values()) live.delete(clientId)
-    for (const connection of [...this.#parts.links]) connection.storeLost()
+    for (const connection of [...state.connections, ...this.#parts.closing]) connection.storeLost()
     this.#parts.queues?.lost()
     this.#parts.durability.forget()
     const suspended = [...state.suspended].map(

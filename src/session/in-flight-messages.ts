@@ -16,14 +16,14 @@ const ENTRY_BYTES = 80
 const PARKED_MIN = 4
 
 // Most Sessions have nothing in flight at any one time: shared, never added to.
-const NOTHING_IN_FLIGHT = new InFlightTable()
+const EMPTY_TABLE = new InFlightTable()
 
 /** Stands in for a message in flight whose body nobody needs any more. */
 const FORGOTTEN = Message.of({ topic: NO_TOPIC, qos: 0, retain: false, publisher: '' }, 0)
 
 export class InFlightMessages {
   readonly #session: InnerSession
-  #table: InFlightTable = NOTHING_IN_FLIGHT
+  #table: InFlightTable = EMPTY_TABLE
   /** Everything in flight while it is parked; `#table` is empty then. */
   #parked: ParkedFlight | null = null
   /** Bytes of the messages in flight, by `message.size`. */
@@ -35,12 +35,16 @@ export class InFlightMessages {
   }
 
   /** Takes over what the store remembers. */
-  recover({ lastPacketId, inFlight }: RecoveredSession): void {
-    this.#lastPacketId = lastPacketId
-    if ('packetIds' in inFlight) {
-      this.#parked = inFlight
-      for (const { bytes } of inFlight.parked) this.#bytes += bytes
-    } else for (const { packetId, delivery } of inFlight) this.#add(packetId, delivery, false)
+  static recovered(session: InnerSession, { lastPacketId, inFlight }: RecoveredSession): InFlightMessages {
+    const isParked = 'packetIds' in inFlight
+    if (lastPacketId === 0 && !isParked && inFlight.length === 0) return NOTHING_IN_FLIGHT
+    const recovered = new InFlightMessages(session)
+    recovered.#lastPacketId = lastPacketId
+    if (isParked) {
+      recovered.#parked = inFlight
+      for (const { bytes } of inFlight.parked) recovered.#bytes += bytes
+    } else for (const { packetId, delivery } of inFlight) recovered.#add(packetId, delivery, false)
+    return recovered
   }
 
   /** Messages that are not parked. */
@@ -99,7 +103,7 @@ export class InFlightMessages {
   }
 
   #add(packetId: number, delivery: Delivery | null, charged: boolean): void {
-    if (this.#table === NOTHING_IN_FLIGHT) this.#table = new InFlightTable()
+    if (this.#table === EMPTY_TABLE) this.#table = new InFlightTable()
     this.#table.add(new InFlightEntry(packetId, delivery, charged))
     if (delivery === null) return
     this.#bytes += delivery.message.size
@@ -175,7 +179,7 @@ export class InFlightMessages {
     }
     this.#session.changed()
     this.#parked = { packetIds, parked }
-    this.#table = NOTHING_IN_FLIGHT
+    this.#table = EMPTY_TABLE
     return size
   }
 
@@ -197,7 +201,7 @@ export class InFlightMessages {
   /** Releases all messages of a Session that has ended. */
   forget(): void {
     if (this.#table.size > 0) for (const { delivery } of this.#table) this.#release(delivery)
-    this.#table = NOTHING_IN_FLIGHT
+    this.#table = EMPTY_TABLE
     this.#parked = null
     this.#bytes = 0
   }
@@ -265,6 +269,21 @@ export class InFlightMessages {
 function bodyOf({ message, source }: Delivery): Message | null {
   return source === undefined ? message : null
 }
+
+/** Of a Session that never sent a message above QoS 0, as many never do: shared, never added to. */
+export const NOTHING_IN_FLIGHT = new InFlightMessages({
+  id: 0,
+  stored: false,
+  durableAt: 0,
+  ended: true,
+  isRestoring: false,
+  consumers: null,
+  get context(): never {
+    throw new Error('nothing is in flight')
+  },
+  changed: () => {},
+  pump: () => {},
+})
 
 /** Memory that a message in flight takes besides its body. */
 function flightBytes(delivery: Delivery): number {

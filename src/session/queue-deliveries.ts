@@ -14,7 +14,7 @@ export type AcknowledgeOutcome = 'completed' | 'received' | 'unknown' | 'wrong-k
 
 /** A Session as these functions see it. */
 export interface ConsumingSession extends InnerSession {
-  readonly inFlightMessages: InFlightMessages
+  readonly flight: InFlightMessages
   readonly sender: Sender | null
   /** Whether a queue's message found no room, since the reader was congested: `room` is to be told. */
   isRoomWanted: boolean
@@ -41,8 +41,8 @@ export function offer(session: ConsumingSession, delivery: QueueDelivery, durabl
 
 /** While the client is away: another consumer has the message, so nothing is sent again. */
 export function release(session: ConsumingSession, packetId: number): void {
-  const entry = session.inFlightMessages.get(packetId)
-  if (entry !== null) session.inFlightMessages.complete(entry)
+  const entry = session.flight.get(packetId)
+  if (entry !== null) session.flight.complete(entry)
 }
 
 /**
@@ -50,13 +50,13 @@ export function release(session: ConsumingSession, packetId: number): void {
  * charged, until PUBACK [MQTT-2.2.1-4].
  */
 export function abandon(session: ConsumingSession, packetId: number): void {
-  const entry = session.inFlightMessages.get(packetId)
-  if (entry?.delivery != null) session.inFlightMessages.abandon(entry, entry.delivery)
+  const entry = session.flight.get(packetId)
+  if (entry?.delivery != null) session.flight.abandon(entry, entry.delivery)
 }
 
 /** Messages of queues that were sent and are not answered, oldest first. */
 export function* queueFlight(session: ConsumingSession): IterableIterator<QueueFlight> {
-  for (const entry of session.inFlightMessages.entries()) {
+  for (const entry of session.flight.entries()) {
     const { delivery } = entry
     if (delivery !== null && isOfQueue(delivery)) yield entry as QueueFlight
   }
@@ -69,14 +69,14 @@ export function answered(
   delivery: QueueDelivery,
   packet: AcknowledgePacket | null,
 ): AcknowledgeOutcome {
-  const { inFlightMessages, context } = session
+  const { flight, context } = session
   const reasonCode = packet?.reasonCode ?? 0
   if (delivery.qos === 2 && reasonCode < 0x80) {
-    inFlightMessages.received(entry, delivery)
+    flight.received(entry, delivery)
     context.settled(session, delivery, reasonCode, packet)
     return 'received'
   }
-  inFlightMessages.complete(entry)
+  flight.complete(entry)
   session.sender?.completed(entry)
   context.settled(session, delivery, reasonCode, packet)
   session.pump()

@@ -18,12 +18,19 @@ const RESTORE_BYTES = 1024 * 1024
 // Nearly always there is nothing: shared, never added to.
 const NOTHING_TO_RESEND: InFlightEntry[] = []
 
+/** A Session as its sender sees it. */
+interface SendingSession extends InnerSession {
+  /** The messages in flight: shared by many Sessions, and never added to, until there is any. */
+  readonly flight: InFlightMessages
+  /** The same, to add to. */
+  ownFlight(): InFlightMessages
+}
+
 export class Sender {
   readonly sink: SessionSink
-  readonly #session: InnerSession
+  readonly #session: SendingSession
   readonly #context: SessionContext
   readonly #queue: SessionQueue
-  readonly #inFlight: InFlightMessages
   /** PUBLISH packets above QoS 0 that may be in flight, those of an earlier connection included. */
   readonly #inFlightMax: number
   /** PUBLISH packets above QoS 0 that may still be sent on this connection (section 4.9). */
@@ -37,9 +44,8 @@ export class Sender {
 
   /** The client may have `window` messages in flight, and starts with `start` of them. */
   constructor(
-    session: InnerSession,
+    session: SendingSession,
     queue: SessionQueue,
-    inFlight: InFlightMessages,
     sink: SessionSink,
     inFlightMax: number,
     window: number,
@@ -48,7 +54,6 @@ export class Sender {
     this.#session = session
     this.#context = session.context
     this.#queue = queue
-    this.#inFlight = inFlight
     this.sink = sink
     this.#inFlightMax = Math.min(inFlightMax, PACKET_ID_MAX)
     this.#quota = Math.min(window, start)
@@ -73,7 +78,7 @@ export class Sender {
   /** Whether a new message above QoS 0 may be sent. Earlier PUBRELs hold identifiers, but no quota. */
   get #isWindowOpen(): boolean {
     const { queueBytesMax, inFlightBytesMax } = this.#context.limits
-    const inFlight = this.#inFlight
+    const inFlight = this.#session.flight
     if (this.#quota === 0 || inFlight.size >= this.#inFlightMax) return false
     return inFlight.bytes < queueBytesMax && inFlight.bytes < inFlightBytesMax
   }
@@ -82,13 +87,13 @@ export class Sender {
    * Sends again what is in flight, with its packet identifiers and in order [MQTT-4.4.0-1], then the queue.
    */
   start(): void {
-    if (this.#inFlight.size > 0) this.#sendAgain()
+    if (this.#session.flight.size > 0) this.#sendAgain()
     this.#session.pump()
   }
 
   #sendAgain(): void {
     let resend: InFlightEntry[] | null = null
-    for (const entry of this.#inFlight.entries()) {
+    for (const entry of this.#session.flight.entries()) {
       entry.charged = false
       // PUBREL is outside of the quota and may not wait for it [MQTT-3.3.4-10].
       if (entry.delivery === null) this.sink.pubrel(entry.packetId, 0)
@@ -109,14 +114,14 @@ export class Sender {
     const session = this.#session
     const { id, stored } = session
     const context = this.#context
-    const packetId = this.#inFlight.freePacketId()
+    const packetId = session.flight.freePacketId()
     if (!this.sink.publish(delivery, packetId, false, stored ? session.durableAt : durableAt)) {
       context.dropped(session, 'packet-too-large', delivery)
       return
     }
     if (session.ended) return
     this.#quota--
-    this.#inFlight.sent(packetId, delivery)
+    session.ownFlight().sent(packetId, delivery)
     if (!stored) return
     context.store.enqueue(id, delivery)
     context.store.sent(id, packetId)
@@ -127,13 +132,13 @@ export class Sender {
     const session = this.#session
     const { message, qos } = delivery
     if (qos === 0) return this.sink.publish(delivery, 0, false, durableAt) ? 'sent' : 'too-large'
-    const packetId = this.#inFlight.freePacketId()
+    const packetId = session.flight.freePacketId()
     const waitsFor = session.stored ? session.durableAt : durableAt
     if (!this.sink.publish(delivery, packetId, false, waitsFor)) return 'too-large'
     if (session.ended) return 'no-room'
     this.#quota--
     message.evict()
-    this.#inFlight.sent(packetId, delivery)
+    session.ownFlight().sent(packetId, delivery)
     if (session.stored) this.#context.store.logs.sent(session.id, packetId, delivery)
     return 'sent'
   }
@@ -175,7 +180,7 @@ export class Sender {
       if (this.#quota === 0 || sink.congested || sink.pumped()) return false
       const entry = resend[resend.length - 1]!
       const { delivery, packetId } = entry
-      if (delivery !== null && delivery.isEcho !== true && this.#inFlight.get(packetId) === entry) {
+      if (delivery !== null && delivery.isEcho !== true && this.#session.flight.get(packetId) === entry) {
         if (delivery.message.evicted) {
           this.#restoreResend()
           return false
@@ -209,7 +214,7 @@ export class Sender {
       delivery.message.forgetEncoded() // others may have it in their queues for long
       return
     }
-    const packetId = this.#inFlight.freePacketId()
+    const packetId = session.flight.freePacketId()
     // The identifier is durable before it is seen, so that a message sent again after a crash says so with
     // DUP.
     if (!this.sink.publish(delivery, packetId, false, session.durableAt)) {
@@ -219,12 +224,12 @@ export class Sender {
     if (session.ended) return
     this.#queue.shift()
     this.#quota--
-    this.#inFlight.sent(packetId, delivery)
+    session.ownFlight().sent(packetId, delivery)
     if (stored) context.store.sent(id, packetId)
   }
 
   #discard(entry: InFlightEntry, delivery: Delivery, reason: DropReason): void {
-    this.#inFlight.complete(entry)
+    this.#session.flight.complete(entry)
     const { source } = delivery
     if (source === undefined) this.#context.dropped(this.#session, reason, delivery)
     else {

@@ -19,7 +19,7 @@ import type {
 } from '../store/store.ts'
 import { SmallMap } from '../structures/small-map.ts'
 import type { InnerSession, SessionContext, SessionFields, SessionSink } from './context.ts'
-import { InFlightMessages } from './in-flight-messages.ts'
+import { InFlightMessages, NOTHING_IN_FLIGHT } from './in-flight-messages.ts'
 import type { InFlightEntry } from './in-flight-table.ts'
 import { dropLeftover, type Leftover, leftoverOf } from './leftover.ts'
 import { type AcknowledgeOutcome, answered, isOfQueue, tellRoom } from './queue-deliveries.ts'
@@ -51,12 +51,14 @@ export class Session implements OutboundState, InnerSession {
   consumers: object | null = null
   /** Whether a queue's message found no room, since the reader was congested: `room` is to be told. */
   isRoomWanted = false
+  /** The Network Connection that it is attached to, as the broker sees it. Belongs to the broker. */
+  connection: object | null = null
   /** Once true, no message reaches it, although Routes may still name it. */
   ended = false
   readonly context: SessionContext
   readonly queue: SessionQueue
+  flight = NOTHING_IN_FLIGHT
 
-  readonly inFlightMessages: InFlightMessages
   /** Null while the client is away. */
   sender: Sender | null = null
   /** Digests by packet identifier; 0 where it is not known. */
@@ -76,7 +78,6 @@ export class Session implements OutboundState, InnerSession {
     this.stored = fields.stored
     this.expirySeconds = fields.expirySeconds
     this.queue = new SessionQueue(this)
-    this.inFlightMessages = new InFlightMessages(this)
   }
 
   /** Makes a Session from the store's records. */
@@ -88,7 +89,7 @@ export class Session implements OutboundState, InnerSession {
     const session = isKept ? new Session(context, fields, subscriptions) : new Session(context, fields)
     session.disconnectedAt = record.disconnectedAt
     session.queue.recover(from)
-    session.inFlightMessages.recover(from)
+    session.flight = InFlightMessages.recovered(session, from)
     for (const [packetId, digest] of from.inbound) session.#ownInbound().set(packetId, digest)
     for (const [filter, record] of subscriptions) {
       if (!isKept) session.subscriptions.set(filter, record)
@@ -141,22 +142,22 @@ export class Session implements OutboundState, InnerSession {
   }
 
   get inFlightCount(): number {
-    return this.inFlightMessages.count
+    return this.flight.count
   }
 
   /** Bytes of the messages that were sent and may have to be sent again. */
   get inFlightBytes(): number {
-    return this.inFlightMessages.bytes
+    return this.flight.bytes
   }
 
   /** Bytes of the parked messages, queued and in flight. */
   get parkedBytes(): number {
-    return this.queue.parkedBytes + this.inFlightMessages.parkedBytes
+    return this.queue.parkedBytes + this.flight.parkedBytes
   }
 
   /** Parked messages, queued and in flight, which take a few bytes each. */
   get parkedCount(): number {
-    return this.queue.parkedCount + this.inFlightMessages.parkedCount
+    return this.queue.parkedCount + this.flight.parkedCount
   }
 
   /** Whether it is online with nothing waiting: a message given now would leave now. */
@@ -169,8 +170,7 @@ export class Session implements OutboundState, InnerSession {
    * waits.
    */
   hasRoomFor(qos: QoS): boolean {
-    const sender = this.sender
-    return sender !== null && (qos > 0 ? sender.hasRoom : sender.isIdle)
+    return this.sender !== null && (qos > 0 ? this.sender.hasRoom : this.sender.isIdle)
   }
 
   /** Whether a message of this QoS waits in the queue while the client is away. */
@@ -220,10 +220,10 @@ export class Session implements OutboundState, InnerSession {
     start = inFlightMax,
   ): void {
     const window = Math.min(receiveMaximum, inFlightMax)
-    const sender = new Sender(this, this.queue, this.inFlightMessages, sink, inFlightMax, window, start)
+    const sender = new Sender(this, this.queue, sink, inFlightMax, window, start)
     this.sender = sender
     this.disconnectedAt = 0
-    this.inFlightMessages.unpark()
+    this.flight.unpark()
     sender.start()
   }
 
@@ -233,10 +233,10 @@ export class Session implements OutboundState, InnerSession {
     this.sender = null
     if (this.consumers !== null) {
       this.isRoomWanted = false
-      this.inFlightMessages.forgetEchoes()
+      this.flight.forgetEchoes()
       this.context.loosened(this)
     }
-    if (this.stored && this.context.store.isMemoryShort) this.inFlightMessages.park()
+    if (this.stored && this.context.store.isMemoryShort) this.flight.park()
   }
 
   /**
@@ -247,7 +247,7 @@ export class Session implements OutboundState, InnerSession {
     if (!this.stored || this.sender !== null) return 0
     const count = this.queue.park(most)
     this.changed()
-    return count < most ? count + this.inFlightMessages.park() : count
+    return count < most ? count + this.flight.park() : count
   }
 
   /** Sends what may be sent: first again what was in flight, then the queue. */
@@ -336,7 +336,7 @@ export class Session implements OutboundState, InnerSession {
    * is for deliveries of queues.
    */
   puback(packetId: number, refused: boolean, packet: AcknowledgePacket | null = null): AcknowledgeOutcome {
-    const entry = this.inFlightMessages.get(packetId)
+    const entry = this.flight.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery === null || entry.delivery.qos !== 1) return 'wrong-kind'
     if (isOfQueue(entry.delivery)) return answered(this, entry, entry.delivery, packet)
@@ -351,7 +351,7 @@ export class Session implements OutboundState, InnerSession {
    * refusal ends the delivery [MQTT-4.4.0-2].
    */
   pubrec(packetId: number, refused: boolean, packet: AcknowledgePacket | null = null): AcknowledgeOutcome {
-    const entry = this.inFlightMessages.get(packetId)
+    const entry = this.flight.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery === null) return 'received'
     if (entry.delivery.qos !== 2) return 'wrong-kind'
@@ -361,21 +361,26 @@ export class Session implements OutboundState, InnerSession {
       if (!this.ended) this.#complete(entry)
       return 'completed'
     }
-    this.inFlightMessages.received(entry, entry.delivery)
+    this.flight.received(entry, entry.delivery)
     return 'received'
   }
 
   /** Handles PUBCOMP. */
   pubcomp(packetId: number): AcknowledgeOutcome {
-    const entry = this.inFlightMessages.get(packetId)
+    const entry = this.flight.get(packetId)
     if (entry === null) return 'unknown'
     if (entry.delivery !== null) return 'wrong-kind'
     this.#complete(entry)
     return 'completed'
   }
 
+  ownFlight(): InFlightMessages {
+    if (this.flight === NOTHING_IN_FLIGHT) this.flight = new InFlightMessages(this)
+    return this.flight
+  }
+
   #complete(entry: InFlightEntry): void {
-    this.inFlightMessages.complete(entry)
+    this.flight.complete(entry)
     this.sender?.completed(entry)
     this.pump()
   }
@@ -423,7 +428,7 @@ export class Session implements OutboundState, InnerSession {
    */
   forget(): void {
     this.queue.forget()
-    this.inFlightMessages.forget()
+    this.flight.forget()
     this.#inbound = NO_INBOUND
   }
 
@@ -433,7 +438,7 @@ export class Session implements OutboundState, InnerSession {
    * the bytes.
    */
   forgetSent(): number {
-    return this.stored ? 0 : this.inFlightMessages.forgetBodies()
+    return this.stored ? 0 : this.flight.forgetBodies()
   }
 
   /**
@@ -443,29 +448,29 @@ export class Session implements OutboundState, InnerSession {
   sample(count: number): Message[] {
     const messages: Message[] = []
     if (this.stored) return messages
-    this.inFlightMessages.sample(count, messages)
+    this.flight.sample(count, messages)
     this.queue.sample(count, messages)
     return messages
   }
 
   /** Finds the oldest message that an ended Session did not deliver; null when there is none left. */
   leftover(): Leftover | null {
-    return leftoverOf(this.inFlightMessages, this.queue)
+    return leftoverOf(this.flight, this.queue)
   }
 
   /** Removes what `leftover` returned. */
   dropLeftover(): void {
-    dropLeftover(this.inFlightMessages, this.queue)
+    dropLeftover(this.flight, this.queue)
   }
 
   /** All messages that are queued or in flight, for the store. */
   *held(): IterableIterator<Message | Parked> {
-    yield* this.inFlightMessages.messages()
+    yield* this.flight.messages()
     yield* this.queue.messages()
   }
 
   inFlight(): Iterable<InFlight> {
-    return this.inFlightMessages.records()
+    return this.flight.records()
   }
 
   inbound(): Iterable<InboundPacket> {
@@ -485,7 +490,7 @@ export class Session implements OutboundState, InnerSession {
   }
 
   get lastPacketId(): number {
-    return this.inFlightMessages.lastPacketId
+    return this.flight.lastPacketId
   }
 }
 

@@ -20,6 +20,10 @@ const load = (path) => import(pathToFileURL(join(dist, path)).href)
 const { Server } = await load('broker/server.js')
 const { DEFAULT_LIMITS } = await load('broker/boundary/limits.js')
 const { MemoryStore } = await load('store/memory/memory-store.js')
+const { inlineMore } = await load('runtime/inlining.js')
+
+// As the program does.
+inlineMore()
 
 /** Turns until everything is compiled. */
 const WARM_TURNS = 3000
@@ -31,6 +35,8 @@ const TRIES = 5
 const BURST = 20
 const PAYLOAD = Buffer.alloc(64, 'x')
 const IDLE_CONNECTIONS = 2000
+/** For connections: code that is compiled meanwhile is on the heap, too, so the least of these counts. */
+const ROUNDS = 3
 const CLEAN_SESSION = 2
 const KEPT_SESSION = 0
 const RETAINED = 500
@@ -346,6 +352,12 @@ function leave(client) {
 
 /** Connects, and leaves with DISCONNECT, again and again. */
 async function connecting() {
+  const rounds = []
+  for (let round = 0; round < ROUNDS; round++) rounds.push(await connectingOnce())
+  return rounds.reduce((least, round) => (round.bytesPerMessage < least.bytesPerMessage ? round : least))
+}
+
+async function connectingOnce() {
   const server = await newServer()
   const packets = Array.from({ length: 100 }, (_, i) => connectPacket(`client${i}`))
   const total = { writes: 0 }
@@ -368,6 +380,12 @@ async function connecting() {
 
 /** Heap of the Server for a connection that has nothing to do. */
 async function idleConnectionBytes() {
+  let least = Number.POSITIVE_INFINITY
+  for (let round = 0; round < ROUNDS; round++) least = Math.min(least, await idleBytesOnce())
+  return least
+}
+
+async function idleBytesOnce() {
   const server = await newServer()
   const clients = []
   for (let i = 0; i < 100; i++) clients.push(await connected(server, `warm${i}`))

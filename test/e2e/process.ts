@@ -129,6 +129,8 @@ export interface BrokerOptions {
   readonly data?: string
   /** Further words of the command line. */
   readonly words?: readonly string[]
+  /** Flags of Node, before the program. */
+  readonly nodeFlags?: readonly string[]
   /** With a WebSocket listener, too. */
   readonly webSocket?: boolean
 }
@@ -177,9 +179,10 @@ export class BrokerProcess {
   }
 
   async #run(): Promise<void> {
-    const { words = [], webSocket = false } = this.#options
+    const { words = [], nodeFlags = [], webSocket = false } = this.#options
     const ports = ['--port', `${this.port}`, ...(webSocket ? ['--ws-port', `${this.webSocketPort}`] : [])]
-    const program = new Program(process.execPath, [MAIN, ...ports, '--data', this.data, ...words])
+    const all = [...nodeFlags, MAIN, ...ports, '--data', this.data, ...words]
+    const program = new Program(process.execPath, all)
     this.#program = program
     await program.until((stdout) => /^godwit try:/m.test(stdout))
     const [, port] = /listening on mqtt:\/\/[^\s]+:(\d+)$/m.exec(program.stdout)!

@@ -35,7 +35,7 @@ interface KeptWill {
 export interface Kept {
   readonly sessions: { get(clientId: string): Session | undefined; values(): Iterable<Session> }
   readonly wills: ReadonlyMap<string, KeptWill>
-  readonly connected: ReadonlyMap<Session, CountedConnection>
+  readonly connected: { get(session: Session): CountedConnection | undefined }
   /** Connections that were active since the latest look, and those that hold memory. */
   readonly memoryTracked: readonly CountedConnection[]
   untrackMemory(connection: CountedConnection): void

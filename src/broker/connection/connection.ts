@@ -2,7 +2,6 @@
  * HOT. A Network Connection: hands its packets to the parts that handle them, and ends with its socket.
  * State that lives longer belongs to its Session.
  */
-import { decodeAcknowledge } from '../../mqtt/codec/acknowledge.ts'
 import { decode } from '../../mqtt/codec/decode.ts'
 import { encodeDisconnect } from '../../mqtt/codec/disconnect.ts'
 import { FilterReader } from '../../mqtt/codec/filter-reader.ts'
@@ -75,6 +74,10 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#handshake = new Handshake(state, this, this.#input, this.#sender)
   }
 
+  get session(): Session | null {
+    return this.#sender.session
+  }
+
   /** Includes what is kept for the client's input. */
   get waitingBytes(): number {
     return this.#output.waitingBytes + this.heldBytes
@@ -114,16 +117,15 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   }
 
   #handleOpen(framer: Framer): void {
-    const { version } = this.#sender
     switch (framer.type) {
       case PacketType.Publish:
-        this.#receiver.publish(decodePublish(framer, version, this.#state.topics))
+        this.#receiver.publish(decodePublish(framer, this.#sender.version, this.#state.topics))
         return
       case PacketType.Puback:
       case PacketType.Pubrec:
       case PacketType.Pubrel:
       case PacketType.Pubcomp:
-        this.#receiver.acknowledged(decodeAcknowledge(framer, version))
+        this.#receiver.acknowledged(framer)
         return
       default:
         this.#handleRare(framer)
@@ -366,7 +368,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
     this.#sender.close()
     this.#handshake?.end()
     this.#handshake = null
-    this.parts.connections.delete(this)
+    this.parts.closed(this)
     this.#state.connectQueue.remove(this)
     if (session !== null) {
       const normal = by === 'client' && reasonCode === Reason.Success

@@ -230,8 +230,17 @@ export class Input {
   hold(reason: HoldReason): boolean {
     if (this.phase === 'closed' || !this.#ownGate().add(reason)) return false
     this.keepAlive.suspend()
-    this.#pause()
+    if (reason === 'packet' && this.#waitsAlone) this.framer.detach()
+    else this.#pause()
     return true
+  }
+
+  /**
+   * Whether the client has sent nothing behind the CONNECT that waits. It is still read from, since its end
+   * shows only then: a client that gave up must not be let in, as its Will would be published.
+   */
+  get #waitsAlone(): boolean {
+    return this.phase === 'authenticating' && this.#paused === 'no' && this.framer.bufferedBytes === 0
   }
 
   /** Removes a reason, and goes on with the packets that have arrived unless another one holds. */

@@ -1,7 +1,10 @@
 /** HOT. PUBLISH from the client, and its acknowledgements of ours (sections 3.3 to 3.7, 4.3, 4.9). */
+import { acknowledgedCode, acknowledgedId, decodeAcknowledge } from '../../mqtt/codec/acknowledge.ts'
+import type { Framer } from '../../mqtt/codec/framer.ts'
 import { messageDigest } from '../../mqtt/digest.ts'
 import { Message, NO_TOPIC, Topic } from '../../mqtt/message.ts'
 import type { AcknowledgePacket, ProtocolVersion, PublishPacket, QoS } from '../../mqtt/packet.ts'
+import { PacketType } from '../../mqtt/packet-type.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import type { QueueAddress } from '../../mqtt/server-topics.ts'
 import { topicLevels } from '../../mqtt/topics.ts'
@@ -385,22 +388,26 @@ export class PublishReceiver {
     else this.#sender.refuse(type, packetId, reasonCode, why)
   }
 
-  /** Handles PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */
-  acknowledged(packet: AcknowledgePacket): void {
+  /**
+   * Handles PUBACK, PUBREC, PUBREL or PUBCOMP. There are as many as messages, so only those that say more
+   * than Success become objects. Throws ProtocolError.
+   */
+  acknowledged(framer: Framer): void {
     const session = this.#session
-    const { packetId } = packet
-    const refused = packet.reasonCode >= Reason.UnspecifiedError
-    switch (packet.type) {
-      case 'puback':
-        this.#expectKind(session.puback(packetId, refused, packet), 'PUBACK', packetId)
+    const packetId = acknowledgedId(framer)
+    const reasonCode = acknowledgedCode(framer, this.#version)
+    const packet = reasonCode === Reason.Success ? null : decodeAcknowledge(framer, this.#version)
+    switch (framer.type) {
+      case PacketType.Puback:
+        this.#expectKind(session.puback(packetId, isRefusal(reasonCode), packet), 'PUBACK', packetId)
         break
-      case 'pubrec':
-        this.#pubrec(session, packet, refused)
+      case PacketType.Pubrec:
+        this.#pubrec(session, packetId, isRefusal(reasonCode), packet)
         break
-      case 'pubcomp':
+      case PacketType.Pubcomp:
         this.#expectKind(session.pubcomp(packetId), 'PUBCOMP', packetId)
         break
-      case 'pubrel':
+      case PacketType.Pubrel:
         this.#pubrel(session, packetId)
         break
     }
@@ -408,8 +415,7 @@ export class PublishReceiver {
     this.#parts.retainedDelivery.resume(session)
   }
 
-  #pubrec(session: Session, packet: AcknowledgePacket, refused: boolean): void {
-    const { packetId } = packet
+  #pubrec(session: Session, packetId: number, refused: boolean, packet: AcknowledgePacket | null): void {
     const outcome = session.pubrec(packetId, refused, packet)
     this.#expectKind(outcome, 'PUBREC', packetId)
     // A refusal is never answered by PUBREL [MQTT-4.3.3-4], also where the identifier is not known any more.
@@ -451,6 +457,10 @@ function withoutViews(packet: PublishPacket): PublishPacket {
   const properties = Buffer.from(packet.properties)
   const alone = { buffer: payload, start: 0, payloadStart: 0, end: payload.length }
   return { ...packet, ...alone, payload, properties, isShared: false }
+}
+
+function isRefusal(reasonCode: number): boolean {
+  return reasonCode >= Reason.UnspecifiedError
 }
 
 function isShortage(limit: Limit | null): boolean {

@@ -20,8 +20,8 @@ export interface ServerParts {
   readonly relief: Relief
   readonly diskRelief: DiskRelief
   readonly keptRelief: KeptRelief
-  /** Every open Network Connection, also before CONNECT. */
-  readonly connections: Set<ClientConnection>
+  /** Moves a connection to those that are closed, but whose transport is still open. */
+  closed(connection: ClientConnection): void
   /** Forgets a closed connection whose transport is gone. */
   gone(connection: ClientConnection): void
 }

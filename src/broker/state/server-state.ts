@@ -25,6 +25,7 @@ import type { LinkInfo } from '../boundary/link.ts'
 import { ownerOf } from '../boundary/ownership.ts'
 import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from '../boundary/policy.ts'
 import { ConnectQueue } from './connect-queue.ts'
+import { ConnectedSessions } from './connected-sessions.ts'
 import { Counters } from './counters.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
 import { ExpiredRetained } from './expired-retained.ts'
@@ -51,6 +52,8 @@ const NO_DEADLINE: Deadline = { time: Number.NEGATIVE_INFINITY, action: null }
 /** A client's Network Connection as the rest of the Server sees it. */
 export interface ClientConnection extends Sender {
   readonly view: ClientView
+  /** Its Session; null before CONNACK, and once it is closed. */
+  readonly session: Session | null
   /** Memory counted for its remote address. */
   readonly address: Usage
   /** Broker time in ms at which CONNECT was accepted; 0 before. */
@@ -151,8 +154,6 @@ export class ServerState implements SessionContext {
    * but they get no messages. The value tells whether retained messages were under way.
    */
   readonly suspended = new Map<Session, Map<string, boolean>>()
-  /** The Network Connection of each Session that has one. */
-  readonly connected = new Map<Session, ClientConnection>()
   /** Wills by Client Identifier. */
   readonly wills = new Map<string, PendingWill>()
   /** Memory counted for each client, user and address. */
@@ -170,6 +171,7 @@ export class ServerState implements SessionContext {
   readonly sharedCopies = new SharedCopies()
   /** Every open Network Connection, also before CONNECT. */
   readonly connections = new Set<ClientConnection>()
+  readonly connected = new ConnectedSessions(this.connections)
   /** Counts the bytes of incomplete packets on these connections. */
   readonly incomplete = new Incomplete(this.connections, (limit, clientId, detail) =>
     this.limited(limit, clientId, detail),

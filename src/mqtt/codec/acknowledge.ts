@@ -2,7 +2,7 @@
 import { truncated } from '../field.ts'
 import type { AcknowledgePacket, AcknowledgeType, ProtocolVersion } from '../packet.ts'
 import { PacketType } from '../packet-type.ts'
-import { PropertyReader } from '../properties/reader.ts'
+import { PropertyReader, readUserProperties } from '../properties/reader.ts'
 import { PropertyId } from '../properties/table.ts'
 import type { PacketWriter } from '../slab.ts'
 import type { Framer } from './framer.ts'
@@ -32,35 +32,44 @@ const RELEASE_CODES: ReadonlySet<number> = new Set([0x92])
 
 /** Decodes PUBACK, PUBREC, PUBREL or PUBCOMP. Throws ProtocolError. */
 export function decodeAcknowledge(framer: Framer, version: ProtocolVersion): AcknowledgePacket {
-  const { buffer, start, end, type } = framer
-  const bytes = end - start
-  if (bytes < 2) throw truncated()
-  const packetId = (buffer[start]! << 8) | buffer[start + 1]!
-  if (packetId === 0) throw zeroPacketId()
-  let reasonCode = 0
-  if (bytes > 2) {
-    if (version !== 5) throw trailingBytes(ACKNOWLEDGE_TYPES[type]!)
-    reasonCode = buffer[start + 2]!
-    const known = type === PacketType.Puback || type === PacketType.Pubrec ? RECEIVED_CODES : RELEASE_CODES
-    if (reasonCode !== 0 && !known.has(reasonCode)) throw unknownReason(ACKNOWLEDGE_TYPES[type]!, reasonCode)
-    // Below four bytes of Remaining Length there is no Property Length (section 3.4.2.2.1).
-    if (bytes > 3) {
-      const properties = propertyRange(framer, start + 3)
-      if (properties.end !== end) throw trailingBytes(ACKNOWLEDGE_TYPES[type]!)
-      if (properties.start !== end)
-        return withProperties(
-          { type: ACKNOWLEDGE_TYPES[type]!, packetId, reasonCode },
-          framer,
-          properties.start,
-        )
-    }
-  }
-  return { type: ACKNOWLEDGE_TYPES[type]!, packetId, reasonCode }
+  const packetId = acknowledgedId(framer)
+  const reasonCode = acknowledgedCode(framer, version)
+  const packet = { type: ACKNOWLEDGE_TYPES[framer.type]!, packetId, reasonCode }
+  return framer.end - framer.start > 4 ? withProperties(packet, framer) : packet
 }
 
-/** Reads properties, which hardly any acknowledgement has. Throws ProtocolError. */
-function withProperties(packet: AcknowledgePacket, framer: Framer, start: number): AcknowledgePacket {
-  const reader = new PropertyReader(framer.buffer, start, framer.end, 1 << framer.type)
+/** Decodes the packet identifier only. Throws ProtocolError. */
+export function acknowledgedId({ buffer, start, end }: Framer): number {
+  if (end - start < 2) throw truncated()
+  const packetId = (buffer[start]! << 8) | buffer[start + 1]!
+  if (packetId === 0) throw zeroPacketId()
+  return packetId
+}
+
+/** Decodes the Reason Code, 0 when absent, of a packet whose identifier was decoded. Throws ProtocolError. */
+export function acknowledgedCode(framer: Framer, version: ProtocolVersion): number {
+  return framer.end - framer.start === 2 ? 0 : givenCode(framer, version)
+}
+
+function givenCode(framer: Framer, version: ProtocolVersion): number {
+  const { buffer, start, end, type } = framer
+  if (version !== 5) throw trailingBytes(ACKNOWLEDGE_TYPES[type]!)
+  const reasonCode = buffer[start + 2]!
+  const known = type === PacketType.Puback || type === PacketType.Pubrec ? RECEIVED_CODES : RELEASE_CODES
+  if (reasonCode !== 0 && !known.has(reasonCode)) throw unknownReason(ACKNOWLEDGE_TYPES[type]!, reasonCode)
+  // Below four bytes of Remaining Length there is no Property Length (section 3.4.2.2.1).
+  if (end - start > 3) {
+    const properties = propertyRange(framer, start + 3)
+    if (properties.end !== end) throw trailingBytes(ACKNOWLEDGE_TYPES[type]!)
+    readUserProperties(buffer, properties.start, end, 1 << type)
+  }
+  return reasonCode
+}
+
+/** Adds the properties, which `acknowledgedCode` has checked. */
+function withProperties(packet: AcknowledgePacket, framer: Framer): AcknowledgePacket {
+  const { start, end } = propertyRange(framer, framer.start + 3)
+  const reader = new PropertyReader(framer.buffer, start, end, 1 << framer.type)
   let reasonString: string | undefined
   let retryAfter: string | undefined
   while (reader.next()) {

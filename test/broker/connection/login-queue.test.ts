@@ -89,6 +89,8 @@ describe('a client that waits in the queue of a policy', () => {
       { ...connectPacket('spoke'), properties: {} },
       { cmd: 'publish', topic: 'last/words', payload: 'x', qos: 0 },
     )
+    // Its end shows only while it is read from.
+    expect(vanished.link.paused).toBe(false)
     await vanished.vanish()
     await spoke.vanish()
     expect(queue.clients.map(({ left }) => left)).toEqual([true, false])
