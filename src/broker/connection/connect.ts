@@ -1,5 +1,6 @@
 /** The checks of a CONNECT (section 3.1), before and after its user is known. */
 import type { Leniences } from '../../mqtt/lenience.ts'
+import type { Will } from '../../mqtt/message.ts'
 import type { ConnectPacket } from '../../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import { Reason } from '../../mqtt/reason.ts'
@@ -55,7 +56,7 @@ export function connectRefusal(
   if (state.unavailable !== null) return unavailable(state.unavailable)
   const ban = state.bans.ofClient(packet.clientId) ?? state.bans.ofUser(packet.userName ?? '')
   if (ban !== null) return banned(ban)
-  const refusal = clientIdRefusal(packet, limits, leniences) ?? willRefusal(packet, limits)
+  const refusal = clientIdRefusal(packet, limits, leniences) ?? willRefusal(packet, state)
   if (refusal !== null) return refusal
   const excess = connectExcess(limits, packet)
   if (excess !== null) return refusalBy(excess)
@@ -85,7 +86,8 @@ function clientIdRefusal(
   return null
 }
 
-function willRefusal({ will }: ConnectPacket, limits: Readonly<Limits>): Refusal | null {
+function willRefusal({ will }: ConnectPacket, state: ServerState): Refusal | null {
+  const { limits } = state
   if (will === undefined) return null
   if (will.qos > limits.maximumQoS) {
     return { reasonCode: Reason.QoSNotSupported, reason: `Will QoS ${will.qos}` } // [MQTT-3.2.2-12]
@@ -103,7 +105,22 @@ function willRefusal({ will }: ConnectPacket, limits: Readonly<Limits>): Refusal
     const reason = `clients may not publish to ${will.topic}: ${rule}`
     return { reasonCode: Reason.NotAuthorized, reason }
   }
-  return null
+  return addressRefusal(state, will)
+}
+
+/** Refuses a Will for a topic of queues that no message can go to. */
+function addressRefusal({ queues }: ServerState, will: Will): Refusal | null {
+  const address = queues?.address(will.topic) ?? null
+  if (address === null) return null
+  if (address.kind === 'invalid') return { reasonCode: address.reasonCode, reason: address.sentence }
+  if (address.kind === 'ack') {
+    return { reasonCode: Reason.TopicNameInvalid, reason: 'a Will cannot acknowledge a message' }
+  }
+  if (!will.retain) return null
+  return {
+    reasonCode: Reason.ImplementationSpecificError,
+    reason: 'a message for a queue cannot be retained',
+  }
 }
 
 function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {

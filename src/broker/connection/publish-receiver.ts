@@ -108,7 +108,7 @@ export class PublishReceiver {
   /** Handles a message for a queue. Returns false for an ordinary topic. */
   #isAddressed(packet: PublishPacket, topic: Topic): boolean {
     const { queues } = this.#state
-    const address = queues?.address(topic) ?? null
+    const address = queues?.address(topic.name) ?? null
     if (queues === null || address === null) return false
     if (address.kind === 'invalid') {
       this.#refuse(packet, topic, address.reasonCode, address.sentence)

@@ -133,11 +133,11 @@ export class Publisher {
    */
   #publishAddressed(message: Message, publisher: Session | null, isAdmitted: boolean): PublishOutcome | null {
     const { queues } = this.#state
-    const address = queues?.address(message.topic) ?? null
+    const address = queues?.address(message.topic.name) ?? null
     if (queues === null || address === null) return null
     const inlet =
       address.kind === 'queue'
-        ? queues.inletOf(address, isAdmitted || publisher === null, message.retain, message.publisher)
+        ? queues.inletOf(address, this.#mayDeclare(publisher, isAdmitted), message.retain, message.publisher)
         : { reasonCode: Reason.TopicNameInvalid, reason: `nothing can be published to ${message.topic.name}` }
     if ('reasonCode' in inlet) {
       this.#outcome.reset()
@@ -149,6 +149,12 @@ export class Publisher {
     const { payload, qos, retain, properties, expiresAt, publisher: clientId } = message
     const inner = Message.of({ topic, payload, qos, retain, properties, expiresAt, publisher: clientId })
     return this.publishInto(inlet, inner, publisher, isAdmitted)
+  }
+
+  /** This process may declare a queue by using it; a Will may where nobody has to be asked. */
+  #mayDeclare(publisher: Session | null, isAdmitted: boolean): boolean {
+    if (publisher === null && !isAdmitted) return true
+    return this.#state.policy.authorizeDeclare === undefined
   }
 
   /**

@@ -159,7 +159,8 @@ export class Definitions implements QueueSurroundings {
 
   /** Deletes a queue with everything in it. */
   delete(queue: Queue, by: string): void {
-    const { router, store, events } = this.state
+    const { router, store, events, turn } = this.state
+    turn.begin()
     this.changes.giveMembersBack(queue)
     this.changes.endConsumers(queue, 'all', `queue ${queue.name} was deleted`)
     for (const filter of queue.properties.filters) router.removeInlet(filter, queue)

@@ -1,5 +1,5 @@
 /** The queues of the Server. Its parts: `definitions`, and `consuming`. */
-import type { Message, Topic } from '../../mqtt/message.ts'
+import type { Message } from '../../mqtt/message.ts'
 import type { AcknowledgePacket, QoS } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import {
@@ -162,8 +162,8 @@ export class QueueRoom implements Queues {
 
   // ── PUBLISH ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  address(topic: Topic): Address | null {
-    return parseAddress(topic.name)
+  address(topic: string): Address | null {
+    return parseAddress(topic)
   }
 
   authorizePublish(

@@ -1,5 +1,5 @@
 /** The queues as the rest of the Server sees them. `broker/queues/` has them. */
-import type { Message, Topic } from '../../mqtt/message.ts'
+import type { Message } from '../../mqtt/message.ts'
 import type { AcknowledgePacket, QoS, SubscribeRequest, UserProperties } from '../../mqtt/packet.ts'
 import type { Reason } from '../../mqtt/reason.ts'
 import type { Address, InvalidAddress, QueueAddress, QueueSubscription } from '../../mqtt/server-topics.ts'
@@ -58,8 +58,8 @@ export interface Queues {
 
   // ── PUBLISH ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Returns what a topic means to queues; null for an ordinary one. */
-  address(topic: Topic): Address | null
+  /** Returns what a topic name means to queues; null for an ordinary one. */
+  address(topic: string): Address | null
   authorizePublish(
     view: ClientView,
     address: QueueAddress,
@@ -92,6 +92,12 @@ export interface Queues {
 
   /** Memory of all queues, in bytes. */
   readonly memoryBytes: number
+}
+
+/** Returns the topic name that rights are about. */
+export function canonicalTopic(queues: Queues | null, topic: string): string {
+  const address = queues?.address(topic) ?? null
+  return address?.kind === 'queue' ? address.canonical : topic
 }
 
 /** Reads evicted bodies back, those of queues from their logs. */

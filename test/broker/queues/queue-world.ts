@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { Packet } from 'mqtt-packet'
 import { onTestFinished } from 'vitest'
 import type { GivenProperties } from '../../../src/queue/properties.ts'
+import type { QueueOptions } from '../../../src/queue/queue-options.ts'
 import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { MemoryStore } from '../../../src/store/memory/memory-store.ts'
 import { killedCopy } from '../../store/killed-copy.ts'
@@ -73,7 +74,7 @@ export class DiskWorld {
   world!: World
   store!: LevelStore
   readonly #root = mkdtempSync(join(tmpdir(), 'godwit-queues-'))
-  readonly #options: WorldOptions
+  #options: WorldOptions
   #starts = 0
 
   private constructor(options: WorldOptions) {
@@ -117,9 +118,10 @@ export class DiskWorld {
     }
   }
 
-  /** Ends the broker with nothing but what is durable, and starts it again. */
-  async kill(): Promise<void> {
+  /** Ends the broker with nothing but what is durable, and starts it again, perhaps with other queues. */
+  async kill(queues: Partial<QueueOptions> = this.#options.queues ?? {}): Promise<void> {
     await this.settle()
+    this.#options = { ...this.#options, queues }
     await this.killNow()
   }
 
