@@ -182,7 +182,7 @@ export class Core implements DispatchContext {
     const lane = this.lanes[entry.lane]!
     const read = lane.read(entry.sequence)
     lane.endTurn()
-    if (read?.sequence === entry.sequence) return read.size
+    if (read !== null) return read.size
     return lane.messages === 1 ? lane.bytes : Math.floor(lane.bytes / lane.messages)
   }
 

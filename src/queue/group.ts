@@ -28,7 +28,7 @@ export const WORK_MAX = 512
 const PRIORITIES = 10
 const DEFAULT_PRIORITY = 4
 /** Memory in bytes: of the machine itself, an entry, a hand-out, a member. */
-const GROUP_BYTES = 2048
+const GROUP_BYTES = 5120
 const ENTRY_BYTES = 168
 const HANDLE_BYTES = 144
 const MEMBER_BYTES = 640

@@ -161,11 +161,6 @@ export class HandOut {
     const core = this.#core
     const read = lane.read(entry.sequence)
     if (read === null) return
-    if (read.sequence !== entry.sequence) {
-      // A repair of the store has dropped it.
-      core.settle(entry)
-      return
-    }
     entry.size = read.size
     if (entry.isSuperseded) core.drop(entry, 'superseded')
     else if (read.expiresAt <= core.context.now()) core.drop(entry, 'expired')
@@ -188,10 +183,6 @@ export class HandOut {
     const core = this.#core
     const read = lane.read(lane.cursor)
     if (read === null) return
-    if (read.sequence !== lane.cursor) {
-      lane.skip(read.sequence)
-      return
-    }
     if (read.expiresAt <= core.context.now()) core.dropUnread(lane, lane.cursor, read.size, 'expired')
     else this.#fresh(lane, read.size, read.message())
   }
@@ -371,7 +362,7 @@ export class HandOut {
       if (!isKnown && read === null) break
       units++
       this.#unknown.pop()
-      if (read?.sequence === entry.sequence) this.#introduceOne(lane, entry, read.message())
+      if (read !== null) this.#introduceOne(lane, entry, read.message())
     }
     return units
   }

@@ -122,8 +122,7 @@ export class Removal {
       if (!lane.hasFresh) continue
       const read = lane.read(lane.cursor)
       if (read === null) return 'unread'
-      if (read.sequence !== lane.cursor) lane.skip(read.sequence)
-      else core.dropUnread(lane, read.sequence, read.size, 'overflow')
+      core.dropUnread(lane, read.sequence, read.size, 'overflow')
       lane.endTurn()
       return 'dropped'
     }
@@ -168,7 +167,6 @@ export class Removal {
         break
       }
       units++
-      if (read.sequence !== next) continue
       const values = core.lastValues![lane.number]!
       const key = this.#key(read.message())
       const known = values.get(key)
@@ -202,8 +200,7 @@ export class Removal {
     while (units < budget && lane.cursor < lane.purgeTo) {
       const read = lane.read(lane.cursor)
       if (read === null) return units
-      if (read.sequence !== lane.cursor) lane.skip(read.sequence)
-      else core.dropUnread(lane, read.sequence, read.size, 'purged')
+      core.dropUnread(lane, read.sequence, read.size, 'purged')
       units++
     }
     if (units < budget) lane.purgeTo = 0
@@ -234,17 +231,19 @@ export class Removal {
         this.#sweepFrom = 0
         continue
       }
-      const read = lane.read(sequence)
-      if (read === null) break
-      this.#sweepFrom = Math.max(read.sequence, sequence) + 1
       units += LOOK_UNITS
-      if (read.expiresAt > now) continue
-      units++
-      if (lane.isUnread(read.sequence)) core.dropUnread(lane, read.sequence, read.size, 'expired')
-      else {
-        const entry = lane.find(read.sequence)
-        if (entry !== null && isIdle(entry)) core.drop(entry, 'expired')
+      const entry = lane.find(sequence)
+      const isUnread = entry === null && lane.isUnread(sequence)
+      if (isUnread || (entry !== null && isIdle(entry))) {
+        const read = lane.read(sequence)
+        if (read === null) break
+        if (read.expiresAt <= now) {
+          units++
+          if (entry === null) core.dropUnread(lane, sequence, read.size, 'expired')
+          else core.drop(entry, 'expired')
+        }
       }
+      this.#sweepFrom = sequence + 1
     }
     return Math.ceil(units)
   }
@@ -258,7 +257,7 @@ export class Removal {
     if (entry !== null) core.settle(entry)
     else {
       const read = lane.isUnread(sequence) ? lane.read(sequence) : null
-      if (read?.sequence !== sequence) return false
+      if (read === null) return false
       core.passUnread(lane, sequence, read.size)
       lane.endTurn()
     }

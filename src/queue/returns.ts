@@ -449,7 +449,7 @@ export class Returns {
     const lane = core.lanes[number]
     if (lane === undefined || !lane.isUnread(sequence)) return false
     const read = lane.read(sequence)
-    const size = read?.sequence === sequence ? read.size : -1
+    const size = read?.size ?? -1
     lane.endTurn()
     if (size < 0) return false
     core.passUnread(lane, sequence, size)

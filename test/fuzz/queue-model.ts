@@ -109,6 +109,7 @@ export class Model {
   #active: Client | null = null
   #serial = 0
   #streak = 0
+  #starved = 0
   readonly #stage: () => Stage
 
   constructor(stage: () => Stage, rules: Rules) {
@@ -292,11 +293,14 @@ export class Model {
     if (priorities === 1 || this.#stage().isLazy) return
     const others = this.items.filter((one) => one.lane !== item.lane && this.takers(one).length > 0)
     const isHigher = others.some((one) => one.lane > item.lane)
-    const isLower = others.some((one) => one.lane < item.lane)
+    // A lane counts as waiting, too, where nobody who is open may have what is ready in it.
+    const isReady = ({ state }: Item) => state === 'ready' || state === 'loose'
+    const isLower = this.items.some((one) => one.lane < item.lane && isReady(one))
     if (isHigher && this.#streak < priorityBurst)
       throw new Error(`lane ${item.lane} went before a higher one`)
     this.#streak = isLower ? this.#streak + 1 : 0
-    if (this.#streak > priorityBurst + 1) throw new Error('a lower lane starves')
+    this.#starved = others.some((one) => one.lane < item.lane) ? this.#starved + 1 : 0
+    if (this.#starved > 2 * priorityBurst) throw new Error('a lower lane starves')
   }
 
   /** `take` answered that it cannot. */

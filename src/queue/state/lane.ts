@@ -197,13 +197,10 @@ export class Lane {
     if (this.gone.count > 0) this.gone.dropBelow(this.cursor)
   }
 
-  /** The log has nothing from the cursor up to `sequence`: a repair of the store has dropped it. */
-  skip(sequence: number): void {
-    this.cursor = sequence
-    this.advance()
-  }
-
-  /** Returns a cursor at this message, good for this turn; null while it has to be read. */
+  /**
+   * Returns a cursor at this message, good for this turn; null while it has to be read. All that are asked
+   * for are not settled, so they are in the log.
+   */
   read(sequence: number): LogCursor | null {
     const read = this.#read
     if (read !== null && read.sequence === sequence) return read
@@ -216,15 +213,18 @@ export class Lane {
         this.isLoading = true
         return null
       }
-      return this.#walk(asked.from(sequence))
+      return this.#walk(asked.from(sequence), sequence)
     }
     const isNext = read !== null && read.sequence + 1 === sequence
-    return this.#walk(isNext ? read : segment.from(sequence))
+    return this.#walk(isNext ? read : segment.from(sequence), sequence)
   }
 
-  #walk(cursor: LogCursor): LogCursor | null {
-    this.#read = cursor.next() ? cursor : null
-    return this.#read
+  #walk(cursor: LogCursor, sequence: number): LogCursor {
+    if (!cursor.next() || cursor.sequence !== sequence) {
+      throw new Error(`lane ${this.number}: message ${sequence} is not in its log`)
+    }
+    this.#read = cursor
+    return cursor
   }
 
   /** Lets go of the segment that was read: it is good for a turn only. */
