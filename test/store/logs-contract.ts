@@ -191,6 +191,46 @@ export function logsContract(name: string, make: StoreMaker, { durable }: { dura
         await reopen()
       })
 
+      test.each([
+        ['in the middle', 2, 3],
+        ['at the end', 3, 5],
+      ])(
+        'entries keep their sequences when others are settled %s, before and after',
+        async (_, first, next) => {
+          model.declare('jobs')
+          const queue = () => [...model.queues.values()][0]!
+          const log = queue().record.logs[0]!
+          const add = async (text: string): Promise<void> => {
+            model.append(queue(), 0, entry(text))
+            await model.commit()
+          }
+          const settle = async (from: number, to: number): Promise<void> => {
+            model.settle(queue(), 0, from, to)
+            await model.commit()
+          }
+          const expectTexts = async (): Promise<void> => {
+            for (const [sequence, { text }] of queue().live[0]!) {
+              const segment = (await model.store.logs.load(log, sequence))!
+              expect(textOf(segment.message(sequence))).toBe(text)
+            }
+          }
+          for (const text of ['one', 'two', 'three', 'four']) await add(text)
+          await settle(first, next)
+          // What was settled is on disk no more.
+          await reopen()
+          await add('five')
+          await expectTexts()
+          await settle(1, 2)
+          await expectTexts()
+          await reopen()
+          await settle(2, 3)
+          await add('six')
+          await expectTexts()
+          await reopen()
+          await expectTexts()
+        },
+      )
+
       test.each([1, 2, 3])('random states are there again after closing, seed %i', async (seed) => {
         const random = new Random(seed)
         for (let round = 0; round < 8; round++) {

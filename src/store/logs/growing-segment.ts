@@ -97,7 +97,7 @@ export class GrowingSegment extends Segment {
   }
 
   #take(entries: Buffer): void {
-    this.#writer.reserve(entries.length)
+    this.#writer.reserve(entries.length + CRC_BYTES)
     this.#writer.raw(entries)
     this.bytes = this.#writer.view(0, this.#writer.capacity)
     this.stop = this.#writer.length

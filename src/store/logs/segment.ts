@@ -10,7 +10,8 @@
  * ```
  *
  * `gap` is the number of sequences that are left out before the entry: none, but where a log was filled from
- * records, or thinned out.
+ * records, thinned out, or opened again after what came last in it was settled. The first entry has the first
+ * sequence of the segment, whatever its gap.
  */
 import { Message, NO_TOPIC, type QoS } from '../../mqtt/message.ts'
 import { TruncatedError } from '../format/encoding.ts'
@@ -200,7 +201,8 @@ export class SegmentCursor implements LogCursor {
     if (at >= stop) return false
     const gap = bytes[at]! < 128 ? bytes[at++]! : this.#long(bytes, at)
     if (gap > 127) at = this.#read
-    this.sequence += 1 + gap
+    // The gap of the first entry counts from what was before it, in the segment that it was written to.
+    this.sequence = this.#at === segment.begin ? segment.first : this.sequence + 1 + gap
     const flags = bytes[at++]!
     this.#flags = flags
     const ms = bytes[at]! < 128 ? bytes[at++]! : this.#long(bytes, at)

@@ -137,9 +137,8 @@ export class StoredLogs {
     const growing = this.#growing(log, sequence, now, wall)
     const before = growing.memoryBytes
     const place = growing.stop
-    const first = growing.count === 0 ? sequence : growing.end
     const size = growing.add(sequence, now, expiresAt, fields)
-    log.added(growing, place, first, size, expiresAt)
+    log.added(growing, place, sequence, size, expiresAt)
     log.wall = Math.max(log.wall, wall)
     log.time = now
     log.hasGrown = true
