@@ -761,6 +761,7 @@ export class Model {
     this.purgeTo = this.purgeTo.map(() => 0)
     this.#active = null
     this.#streak = 0
+    this.#starved = 0
     this.#serial = 0
     this.clients = []
     return left
