@@ -110,6 +110,9 @@ export class Server implements Acceptor {
     const publisher = new Publisher(this.state, retainedDelivery, backlog, this.diskRelief, this.keptRelief)
     const wills = new Wills(this.state, publisher)
     this.#endedSessions = new EndedSessions(this.state, publisher)
+    if (this.queues !== null) {
+      this.queues.consuming.whenOver = (session) => this.#endedSessions.resume(session)
+    }
     this.#parts = {
       publisher,
       wills,

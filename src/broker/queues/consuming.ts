@@ -1,5 +1,5 @@
 /** SUBSCRIBE and UNSUBSCRIBE of queues, and what becomes of a Session's consumers. */
-import { Message, NO_TOPIC } from '../../mqtt/message.ts'
+import { type DeliverySource, Message, NO_TOPIC } from '../../mqtt/message.ts'
 import type { AcknowledgePacket } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import {
@@ -32,8 +32,12 @@ export class Consuming implements ConsumerChanges {
   readonly #definitions: Definitions
   /** The parameters of the SUBSCRIBE that was admitted last, until `join` takes them. */
   #admitted: { readonly filter: string; readonly parameters: QueueParameters } | null = null
+  /** Messages at QoS 2 of stored Sessions that have ended, on their way to the dead letters. */
+  readonly #inDoubt = new Map<string, { readonly session: Session; readonly packetId: number }>()
   /** Consumers of all queues. */
   count = 0
+  /** Called when an ended Session has one message fewer in doubt. Set by the Server. */
+  whenOver: (session: Session) => void = () => {}
 
   constructor(state: ServerState, definitions: Definitions) {
     this.#state = state
@@ -214,8 +218,38 @@ export class Consuming implements ConsumerChanges {
       if (!this.#state.stopping) consumer.queue.group.end(consumer.member, true)
       this.#left(consumer)
     }
-    for (const { packetId } of [...queueFlight(session)]) release(session, packetId)
+    for (const { packetId, delivery } of [...queueFlight(session)]) {
+      if (this.#isInDoubt(session, delivery)) this.#inDoubt.set(keyOf(delivery.source), { session, packetId })
+      else release(session, packetId)
+    }
     session.consumers = null
+  }
+
+  /**
+   * Whether a message at QoS 2 is on its way to the dead letters. Until it is there, the store keeps the
+   * Session with it: after a crash in between nobody else must get it [MQTT-4.3.3-6].
+   */
+  #isInDoubt({ stored }: Session, { qos, source }: QueueDelivery): boolean {
+    if (!stored || qos !== 2) return false
+    const group = this.#definitions.byGroup.get(source.group)?.group
+    return group?.look(source.lane, source.sequence)?.state === 'moving'
+  }
+
+  /** A message went to the dead letters, in this turn. */
+  moved(queue: Queue, lane: number, sequence: number): void {
+    if (this.#inDoubt.size === 0) return
+    const key = keyOf({ group: queue.numbers.group, lane, sequence })
+    const found = this.#inDoubt.get(key)
+    if (found === undefined) return
+    this.#inDoubt.delete(key)
+    release(found.session, found.packetId)
+    this.whenOver(found.session)
+  }
+
+  /** Forgets what was in doubt: the store is read again. */
+  clear(): void {
+    this.#inDoubt.clear()
+    this.count = 0
   }
 
   /** Takes over what a Session of the store has in flight. */
@@ -301,6 +335,11 @@ export class Consuming implements ConsumerChanges {
       this.#state.connected.get(session)?.disconnect(Reason.AdministrativeAction, reason)
     }
   }
+}
+
+/** Names a message of a queue. */
+function keyOf({ group, lane, sequence }: Pick<DeliverySource, 'group' | 'lane' | 'sequence'>): string {
+  return `${group}/${lane}/${sequence}`
 }
 
 function isOf(source: unknown, consumer: QueueConsumer): boolean {

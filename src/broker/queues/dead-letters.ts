@@ -23,13 +23,20 @@ export class DeadLetters {
   readonly #state: ServerState
   /** Finds or makes the queue for the dead letters of another; null if there is none. */
   readonly #target: (queue: Queue) => Queue | null
+  /** Called in the turn in which a message was moved. */
+  readonly #moved: (queue: Queue, death: Death) => void
   /** Oldest first. */
   readonly #waiting: Burial[] = []
   #isUnderWay = false
 
-  constructor(state: ServerState, target: (queue: Queue) => Queue | null) {
+  constructor(
+    state: ServerState,
+    target: (queue: Queue) => Queue | null,
+    moved: (queue: Queue, death: Death) => void,
+  ) {
     this.#state = state
     this.#target = target
+    this.#moved = moved
   }
 
   /** Moves a message in a later turn. */
@@ -74,6 +81,7 @@ export class DeadLetters {
     } else queue.context.drop('dead', 1)
     this.#tell(queue, death)
     queue.group.moved(death)
+    this.#moved(queue, death)
     return true
   }
 
@@ -121,8 +129,11 @@ function deadMessage(
     [`${PREFIX}count`, `${attempts}`],
   ]
   if (code >= 0x80) pairs.push([`${PREFIX}code`, `0x${code.toString(16)}`])
-  if (detail !== '') pairs.push([`${PREFIX}detail`, detail.slice(0, DETAIL_MAX)])
-  if (clientId !== '') pairs.push([`${PREFIX}consumer`, clientId])
+  // Never the half of a character that takes two.
+  const said = detail.slice(0, DETAIL_MAX).replace(/[\uD800-\uDBFF]$/, '')
+  if (said !== '') pairs.push([`${PREFIX}detail`, said])
+  // An ended Session that was read from the store has a name that no client can have.
+  if (clientId !== '' && !clientId.startsWith('\0')) pairs.push([`${PREFIX}consumer`, clientId])
   if (died) pairs.push([`${PREFIX}cycles`, `${Number.isSafeInteger(cycles) ? cycles + 1 : 2}`])
   const kept = withoutUserProperties(message.properties, (name) => name.startsWith(PREFIX))
   const properties = withUserProperties(kept, pairs)

@@ -24,6 +24,8 @@ export interface ConsumerChanges {
   takeMembers(queue: Queue): void
   /** They become members again. */
   giveMembersBack(queue: Queue): void
+  /** A message of a queue went to the dead letters, in this turn. */
+  moved(queue: Queue, lane: number, sequence: number): void
   /** Ends the consumers whose filters no longer fit the queue, or all of them. */
   endConsumers(queue: Queue, which: 'all' | 'unfitting', reason: string): void
 }
@@ -41,7 +43,11 @@ export class Definitions implements QueueSurroundings {
   constructor(state: ServerState, options: QueueOptions) {
     this.state = state
     this.options = options
-    this.#deadLetters = new DeadLetters(state, (queue) => this.#deadLettersOf(queue))
+    this.#deadLetters = new DeadLetters(
+      state,
+      (queue) => this.#deadLettersOf(queue),
+      (queue, { lane, sequence }) => this.changes.moved(queue, lane, sequence),
+    )
   }
 
   get unsettledMax(): number {

@@ -94,7 +94,7 @@ export class QueueRoom implements Queues {
     for (const session of sessions) {
       this.#state.connected.get(session)?.disconnect(Reason.QuotaExceeded, reason)
     }
-    this.consuming.count = 0
+    this.consuming.clear()
   }
 
   /** The Server stops: nothing more is handed out. */

@@ -98,6 +98,12 @@ export class EndedSessions {
     else if (session.stored && !ended.isKept) this.#keep(ended)
   }
 
+  /** Goes on with a Session of which a queue took a message back. */
+  resume(session: Session): void {
+    const ended = this.#open.get(session)
+    if (ended !== undefined && !this.#state.stopping) this.#goOn(ended)
+  }
+
   #goOn(ended: EndedSession): void {
     if (ended.session.stored && !ended.isKept) this.#keep(ended)
     this.#state.turn.continueLater(() => this.#run(ended))
@@ -128,6 +134,8 @@ export class EndedSessions {
     while (work.units < until) {
       const leftover = session.leftover()
       if (leftover === null) return 'done'
+      // A queue moves it to the dead letters first; then `resume` is called.
+      if (leftover.delivery.source !== undefined) return 'reading'
       if (this.#needsBody(leftover)) {
         this.#read(session, leftover)
         return 'reading'

@@ -116,6 +116,13 @@ describe('acknowledging', () => {
       },
     })
     expect(dead!.user['x-death-cycles']).toBe(undefined)
+    // A Reason String is cut at 256, and never within a character.
+    const long = `${'x'.repeat(255)}\u{1F600}`
+    await put(world, 'y')
+    await puback(a, publishes(a)[0]!.id, refusal(0x99, long))
+    expect(publishes(reader)).toEqual([])
+    await puback(reader, dead!.id)
+    expect(publishes(reader)[0]!.user['x-death-detail']).toBe('x'.repeat(255))
     expect(group(world).states.messages).toBe(0)
   })
 
@@ -330,6 +337,35 @@ describe('acknowledging', () => {
     expect(publishes(reader)).toMatchObject([
       { line: '$queue/jobs.dead/jobs/a x 1', user: { 'x-death-reason': 'in-doubt' } },
     ])
+  })
+
+  it('22: … nor after a kill before the dead letter is there', async () => {
+    const disk = await DiskWorld.make(jobs())
+    const a = await disk.connect('a', lasting(2))
+    await a.subscribe('$queue/jobs/#', 2)
+    await disk.settle()
+    const publisher = await disk.connect('p')
+    await publisher.send({ cmd: 'publish', topic: 'jobs/a', payload: 'x', qos: 2, messageId: 1 })
+    await disk.settle()
+    expect(lines(a)).toEqual(['$queue/jobs/jobs/a x 2'])
+    await a.vanish()
+    const { queues } = disk.world.server
+    // The end of the Session is durable, its dead letter is not made.
+    queues!.definitions.bury = () => {}
+    await disk.world.pass(3)
+    await disk.kill()
+    const b = await disk.connect('b')
+    await b.subscribe('$queue/jobs/#', 1)
+    await disk.settle()
+    expect(lines(b)).toEqual([])
+    const reader = await disk.connect('reader')
+    await reader.subscribe('$queue/jobs.dead/#', 1)
+    await disk.settle()
+    expect(publishes(reader)).toMatchObject([
+      { line: '$queue/jobs.dead/jobs/a x 1', user: { 'x-death-reason': 'in-doubt' } },
+    ])
+    await disk.kill()
+    expect(disk.world.server.state.sessionsById.size).toBe(0)
   })
 
   it('22: … and by a Shared Subscription it is discarded [MQTT-4.8.2-5]', async () => {
