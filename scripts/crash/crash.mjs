@@ -6,6 +6,7 @@ import { buildFaults } from './disk.mjs'
 import { checkInterval } from './interval.mjs'
 import { LOADS, wordsOf } from './loads.mjs'
 import { checkOrder } from './order.mjs'
+import { QueueRun } from './queue-run.mjs'
 import { Run } from './run.mjs'
 import { NAME_RULES } from './trace.mjs'
 import { MUTANTS, STEPPED, TIGHT, variant } from './variants.mjs'
@@ -33,6 +34,8 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
                             chance
       --disk-errors         lets all writes fail for a while between kills: the disk is full, or has an error
       --backups             backs Godwit up while it runs and is killed; restores and audits completed backups
+      --queues              runs producers and consumers of queues instead of the crowd; with kills or
+                            --power-cuts
       --mutants             runs copies of Godwit that are wrong on purpose, each until it is caught
       --only TEXT           runs only mutants with this text in their names
       --interval            shows what \`durability: interval\` keeps over power cuts and SIGKILL in turn
@@ -60,6 +63,7 @@ const OPTIONS = {
   'disk-errors': { type: 'boolean', default: false },
   names: { type: 'string' },
   backups: { type: 'boolean', default: false },
+  queues: { type: 'boolean', default: false },
   mutants: { type: 'boolean', default: false },
   only: { type: 'string', default: '' },
   order: { type: 'boolean', default: false },
@@ -100,6 +104,8 @@ async function main() {
   if (values.names !== undefined && !NAME_RULES.includes(values.names))
     throw new Error(`--names ${values.names}?`)
   if (values.backups && values.broker !== 'godwit') throw new Error('--backups is for Godwit')
+  if (values.queues && (values.broker !== 'godwit' || values.backups || values['disk-errors']))
+    throw new Error('--queues is for Godwit, and goes with kills and --power-cuts')
   if (values.backups && (values['power-cuts'] || values['disk-errors'])) {
     throw new Error('--backups goes with kills only')
   }
@@ -173,7 +179,8 @@ function loadOf(seed) {
 }
 
 function modesWanted() {
-  return { powerCuts: values['power-cuts'], diskErrors: values['disk-errors'], backups: values.backups }
+  const { backups, queues } = values
+  return { powerCuts: values['power-cuts'], diskErrors: values['disk-errors'], backups, queues }
 }
 
 async function executed(kind, seed, idleMs, modes) {
@@ -183,7 +190,8 @@ async function executed(kind, seed, idleMs, modes) {
     library: needsFaults ? faults.library : undefined,
     nameRules: values.names === undefined ? undefined : [values.names],
   }
-  const run = new Run({ kind, seed, kills: number('kills'), idleMs, keep: values.keep, ...disk, ...modes })
+  const plan = { kind, seed, kills: number('kills'), idleMs, keep: values.keep, ...disk, ...modes }
+  const run = modes.queues ? new QueueRun({ ...plan, main: values.main }) : new Run(plan)
   await run.execute()
   return run
 }
@@ -196,22 +204,21 @@ function add(total, { kills, ledger }, problems) {
   total.problems += problems
 }
 
-function report(name, seed, { kills, ledger, backups }) {
+function report(name, seed, run) {
+  const { kills, ledger } = run
   const { acknowledged, delivered, counts, details } = ledger
   const figures = [
     `${kills} kills`,
     `${acknowledged} acknowledged`,
     `${delivered} delivered`,
     `${counts.lost} lost`,
-    ...(counts.flagged > 0 ? [`${counts.flagged} only with RETAIN`] : []),
+    ...('flagged' in counts && counts.flagged > 0 ? [`${counts.flagged} only with RETAIN`] : []),
     `${counts.doubled} doubled`,
     `${counts.misordered} misordered`,
     `${counts.sessionsLost} sessions lost`,
-    `${counts.retainedLost} retained lost`,
-    `${counts.willsLost} Wills lost`,
-    `${counts.overdue} too early or too late`,
-    `${counts.strays} strays`,
+    ...('retainedLost' in counts ? figuresOfCrowd(counts) : [`${counts.strays} strays`]),
   ]
+  const backups = 'backups' in run ? run.backups : null
   if (backups !== null) {
     const { completed, restored, owed } = backups
     figures.push(`${completed} backups, ${restored} restored with ${owed} deliveries due in them`)
@@ -220,6 +227,15 @@ function report(name, seed, { kills, ledger, backups }) {
   console.log(`${name} seed ${seed}: ${figures.join(', ')}`)
   for (const detail of details) console.log(`  ${detail.replaceAll('\n', '\n    ')}`)
   return ledger.problems
+}
+
+function figuresOfCrowd(counts) {
+  return [
+    `${counts.retainedLost} retained lost`,
+    `${counts.willsLost} Wills lost`,
+    `${counts.overdue} too early or too late`,
+    `${counts.strays} strays`,
+  ]
 }
 
 function verdict(name, { runs, kills, acknowledged, delivered, problems }) {

@@ -118,9 +118,10 @@ export function publish({
   return packet(0x30 | (dup ? 8 : 0) | (qos << 1) | (retain ? 1 : 0), parts)
 }
 
-/** PUBACK, PUBREC, PUBREL or PUBCOMP that reports success. */
-export function acknowledge(type, packetId) {
-  return packet((TYPES.indexOf(type) << 4) | (type === 'pubrel' ? 2 : 0), [u16(packetId)])
+/** PUBACK, PUBREC, PUBREL or PUBCOMP. Only 5.0 has a Reason Code other than success. */
+export function acknowledge(type, packetId, reasonCode = 0) {
+  const code = reasonCode === 0 ? [] : [Buffer.from([reasonCode])]
+  return packet((TYPES.indexOf(type) << 4) | (type === 'pubrel' ? 2 : 0), [u16(packetId), ...code])
 }
 
 export function subscribe({ version, packetId, filter, qos }) {

@@ -9,7 +9,13 @@
  * @property {readonly Edit[]} edits
  * @property {string} [durability]
  * @property {readonly string[]} [words] for Godwit's command line
- * @property {{ load?: string, powerCuts?: boolean, diskErrors?: boolean, backups?: boolean }} [modes]
+ * @property {{
+ *   load?: string,
+ *   powerCuts?: boolean,
+ *   diskErrors?: boolean,
+ *   backups?: boolean,
+ *   queues?: boolean,
+ * }} [modes]
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -21,6 +27,9 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const OPTIONS = 'store/level/level-options.js'
 const SEALER = 'store/commit/block-sealer.js'
 const RECORDS = 'store/commit/session-records.js'
+const LOGS = 'store/commit/log-records.js'
+/** No Session or group has this number. */
+const NOBODY = 2 ** 40
 
 /**
  * Has checkpoints, evictions, flushes and compactions every few hundred KiB.
@@ -165,6 +174,50 @@ export const MUTANTS = [
     name: 'leaves the last entries out of a backup',
     edits: [['store/level/backup.js', 'yield entries;', 'yield entries.slice(0, -1);']],
     modes: { backups: true },
+  },
+  {
+    name: 'settles messages of queues without a record',
+    edits: [
+      [
+        LOGS,
+        'this.#block.record(RecordType.Settled, group,',
+        `this.#block.record(RecordType.Settled, ${NOBODY},`,
+      ],
+    ],
+    modes: { queues: true },
+  },
+  {
+    name: 'forgets what of a queue was in flight',
+    edits: [
+      [
+        RECORDS,
+        'this.#block.record(RecordType.LogSent, number,',
+        `this.#block.record(RecordType.LogSent, ${NOBODY},`,
+      ],
+    ],
+    modes: { queues: true },
+  },
+  {
+    name: 'deletes a segment of which something is left',
+    edits: [
+      [
+        'store/logs/stored-logs.js',
+        'if (log.directory.settle(place, to - from))',
+        'if (log.directory.settle(place, to - from) || true)',
+      ],
+    ],
+    modes: { queues: true },
+  },
+  {
+    name: 'acknowledges what a queue got before the commit',
+    edits: [
+      [
+        'broker/connection/output/output.js',
+        'if (this.#held.length > 0 || durableAt > this.#state.store.committedSequence)',
+        'if (durableAt < 0)',
+      ],
+    ],
+    modes: { queues: true },
   },
 ]
 

@@ -22,7 +22,9 @@ export interface LogFlight {
 
 /** Returns what a delivery that a group made is, in flight; null for another one. */
 export function flightOf({ source, qos, retain, subscriptionIdentifiers }: Delivery): LogFlight | null {
-  return source === undefined ? null : { ...source, qos, retain, subscriptionIdentifiers }
+  if (source === undefined) return null
+  const { group, lane, sequence, attempt, filter } = source
+  return { group, lane, sequence, attempt, filter, qos, retain, subscriptionIdentifiers }
 }
 
 /** Returns the delivery of a flight. Its message is evicted, and nothing is known of it. */
