@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { ByteReader } from '../../src/store/format/encoding.ts'
 import {
-  FORMAT_VERSION,
   INDEXED_PAGES,
   keyNumber,
+  LIVE_FORMAT,
   META_KEY,
   Table,
   tableRange,
@@ -371,14 +371,14 @@ test('a newer format is refused, and a damaged version number is not taken for a
   await open(path)
   const meta = await withRaw(path, (db) => db.get(META_KEY))
   const newer = Buffer.from(meta.subarray(0, -4))
-  newer.writeUInt16LE(FORMAT_VERSION + 1, 6)
+  newer.writeUInt16LE(LIVE_FORMAT + 1, 6)
   await withRaw(path, (db) => db.put(META_KEY, resealed(META_KEY, newer)))
   await expect(open(path)).rejects.toMatchObject({
     kind: 'format',
     advice: expect.stringContaining('version'),
   })
   const damaged = Buffer.from(meta)
-  damaged.writeUInt16LE(FORMAT_VERSION + 1, 6)
+  damaged.writeUInt16LE(LIVE_FORMAT + 1, 6)
   await withRaw(path, (db) => db.put(META_KEY, damaged))
   await expect(open(path)).rejects.toMatchObject({ kind: 'corrupt' })
 })

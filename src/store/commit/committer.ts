@@ -41,8 +41,6 @@ export interface CommitterParts {
   readonly figures: StoreFigures
   readonly latency: Histogram
   readonly pace: CommitPace
-  /** Whether a commit waits for fsync. */
-  readonly isSynced: boolean
 }
 
 export class Committer {
@@ -106,7 +104,7 @@ export class Committer {
   }
 
   #seal(closing: boolean): void {
-    const { sealer, pageCompactor, pace, isSynced } = this.#parts
+    const { sealer, pageCompactor, pace } = this.#parts
     const pending = this.#pending
     const flight = this.#flight
     const sequence = this.#progress.sealed + 1
@@ -117,7 +115,7 @@ export class Committer {
     sealer.seal(sequence, closing)
     const bytes = pending.sealedBytes()
     pageCompactor.sealed()
-    const written = pending.handOver(isSynced)
+    const written = pending.handOver(sequence, closing)
     this.#progress.sealed = sequence
     sealer.wrote(bytes)
     flight.bytes = bytes

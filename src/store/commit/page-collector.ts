@@ -12,6 +12,7 @@ import {
   type BatchOperation,
   FORMAT_VERSION,
   INDEXED_PAGES,
+  LIVE_FORMAT,
   META_KEY,
   numberKey,
   put,
@@ -34,6 +35,8 @@ export interface PageCollectorOptions {
   readonly writeBufferBytes: number
   /** The start of the scan moves in steps of this many written bytes. */
   readonly stepBytes: number
+  /** Bytes of durable commits that LevelDB may not have yet; 0 where there is no redo log. */
+  readonly behindBytes: number
 }
 
 /** Where the journal's scan starts. */
@@ -47,7 +50,7 @@ export class PageCollector {
   readonly #options: PageCollectorOptions
   #scanFrom: ScanStart
   #clean: boolean
-  /** The description on disk is of an earlier format, which the first commit raises. */
+  /** The description on disk does not name the format of a store in use. The first commit writes it. */
   #outdated: boolean
   #largestBatchBytes = 0
   /** Values of the page index to be written, by number. */
@@ -68,7 +71,7 @@ export class PageCollector {
     this.#options = options
     this.#scanFrom = scanFrom
     this.#clean = clean
-    this.#outdated = format < FORMAT_VERSION
+    this.#outdated = format < FORMAT_VERSION || options.behindBytes > 0
   }
 
   /** Whether the description on disk says that the store was closed in order. */
@@ -103,7 +106,9 @@ export class PageCollector {
     this.#clean = clean
     this.#outdated = false
     const { page, sequence: scanFromSequence } = this.#scanFrom
-    operations.push(put(META_KEY, encodeMeta({ scanFromPage: page, scanFromSequence, sequence, clean })))
+    const format = this.#options.behindBytes > 0 && !clean ? LIVE_FORMAT : FORMAT_VERSION
+    const meta = encodeMeta({ scanFromPage: page, scanFromSequence, sequence, clean }, format)
+    operations.push(put(META_KEY, meta))
   }
 
   /**
@@ -127,8 +132,8 @@ export class PageCollector {
   }
 
   #advance(watermark: Page, writtenBytes: number, anyStep: boolean): boolean {
-    const { writeBufferBytes, stepBytes } = this.#options
-    const auditBytes = 2 * writeBufferBytes + 3 * this.#largestBatchBytes
+    const { writeBufferBytes, stepBytes, behindBytes } = this.#options
+    const auditBytes = 2 * writeBufferBytes + 3 * Math.max(this.#largestBatchBytes, behindBytes) + behindBytes
     const start = this.#bodies.pages.get(this.#scanFrom.page)
     if (start === undefined)
       throw new Error(`the scan starts at page ${this.#scanFrom.page}, which does not exist`)

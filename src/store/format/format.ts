@@ -32,6 +32,12 @@ import { StoreError } from '../store.ts'
  */
 export const FORMAT_VERSION = 2
 
+/**
+ * The format of a store of `FORMAT_VERSION` whose last commits may be in its redo log only: of one that is in
+ * use, or was killed. It keeps older versions, which know no redo log, from opening the store without it.
+ */
+export const LIVE_FORMAT = 3
+
 export const Table = {
   Meta: 0x00,
   Session: 0x01,

@@ -1,7 +1,7 @@
 /** The store's description of itself: one small value that is read and checked before anything else. */
 import { StoreError } from '../store.ts'
 import { ByteReader, ByteWriter } from './encoding.ts'
-import { corrupt, FORMAT_VERSION, LOSS, META_KEY, unsealed } from './format.ts'
+import { corrupt, FORMAT_VERSION, LIVE_FORMAT, LOSS, META_KEY, unsealed } from './format.ts'
 
 const MAGIC = Buffer.from('GODWIT', 'latin1')
 
@@ -18,16 +18,23 @@ export interface Meta {
   readonly clean: boolean
 }
 
-/** Returns the unsealed value, in the format that is written. */
-export function encodeMeta(meta: Omit<Meta, 'format'>): Buffer {
+/** Returns the unsealed value, in a format that is written. */
+export function encodeMeta(meta: Omit<Meta, 'format'>, format = FORMAT_VERSION): Buffer {
   const writer = new ByteWriter(64)
   writer.raw(MAGIC)
-  writer.u16(FORMAT_VERSION)
+  writer.u16(format)
   writer.varint(meta.scanFromPage)
   writer.varint(meta.scanFromSequence)
   writer.varint(meta.sequence)
   writer.u8(meta.clean ? 1 : 0)
   return writer.taken()
+}
+
+/** Returns a copy of an unsealed value that names another format. */
+export function withFormat(meta: Buffer, format: number): Buffer {
+  const copy = Buffer.from(meta)
+  copy.writeUInt16LE(format, MAGIC.length)
+  return copy
 }
 
 /** Returns the format that a description names; null if it is not readable. */
@@ -41,13 +48,13 @@ export function formatOf(bytes: Buffer): number | null {
 export function decodeMeta(bytes: Buffer, directory: string): Meta {
   const format = formatOf(bytes)
   if (format === null) throw corrupt('its description cannot be read', LOSS.session)
-  if (format > FORMAT_VERSION || format < 1) {
+  if (format > LIVE_FORMAT || format < 1) {
     // The CRC is checked first, so that a flipped bit in the format is not taken for another format.
     unsealed(META_KEY, bytes)
     throw new StoreError(
       'format',
       `${directory} is in store format ${format}; ` +
-        `this version of Godwit reads formats up to ${FORMAT_VERSION}`,
+        `this version of Godwit reads formats up to ${LIVE_FORMAT}`,
       'Start it with the version of Godwit that wrote it. To go back to this one: restore the backup from ' +
         'before the upgrade, or `godwit export` with that version and `godwit import` into a new data ' +
         'directory with this one.',

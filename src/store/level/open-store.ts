@@ -29,8 +29,11 @@ import {
 import { type BatchMaker, type Database, levelDatabase } from '../files/database.ts'
 import { TABLE_BYTES } from '../files/footprint.ts'
 import { LogSync } from '../files/log-sync.ts'
+import { applyRedoLog } from '../files/redo-replay.ts'
 import type { SpaceGuard } from '../files/space-guard.ts'
 import { StoreDatabase } from '../files/store-database.ts'
+import { BEHIND_BYTES, openWriteBehind, type WriteBehind } from '../files/write-behind.ts'
+import { refuseDamage } from '../format/damage.ts'
 import { corrupt, LOSS, META_KEY, put } from '../format/format.ts'
 import { decodeMeta, encodeMeta, type Meta } from '../format/meta.ts'
 import { PageTimes } from '../format/time-record.ts'
@@ -118,6 +121,7 @@ export async function openStore(
   })
   try {
     await db.open()
+    await applyRedoLog(db, directory, refuseDamage)
     const { meta, notice } = await readDescription(db, settings, files.includes(MARKER))
     const bodies = new BodyIndex(context.figures, context.held)
     const state = { bodies, checkpoints: new Checkpoints(bodies), extensions: new Extensions() }
@@ -131,8 +135,11 @@ export async function openStore(
     if (result.ahead.length > 0) await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
     progress.recovered(result.lastSequence)
     bodies.times.prune(bodies.oldestName())
+    const writeBehind = settings.sync
+      ? await openWriteBehind(db, directory, settings, result.lastSequence, context.onFailure)
+      : null
     return {
-      parts: storeParts(context, db, meta, state, result),
+      parts: storeParts(context, { db, writeBehind }, meta, state, result),
       recovered: withNotices(result.recovered, meta, notice, cut),
     }
   } catch (error) {
@@ -183,7 +190,7 @@ async function foundStore(db: Database, openBatch: BatchMaker): Promise<void> {
 
 function storeParts(
   context: StoreContext,
-  db: Database,
+  { db, writeBehind }: { readonly db: Database; readonly writeBehind: WriteBehind | null },
   meta: Meta,
   { bodies, checkpoints, extensions }: RecoveredState,
   result: RecoveryResult,
@@ -191,9 +198,12 @@ function storeParts(
   const { settings, source, space, progress, figures, latency, onFailure } = context
   const { directory, sync, syncEverySeconds, writeBufferBytes, checkpointJournalBytes } = settings
   const isSyncedTogether = !sync && syncEverySeconds > 0
-  const database = new StoreDatabase(db, directory, meta.format, settings.openBatch, onFailure, (failed) =>
-    isSyncedTogether ? newLogSync(directory, syncEverySeconds, progress, failed) : null,
-  )
+  const database = new StoreDatabase({
+    ...{ db, directory, format: meta.format, openBatch: settings.openBatch, onFailure, writeBehind },
+    isSynced: sync,
+    makeLogSync: (failed) =>
+      isSyncedTogether ? newLogSync(directory, syncEverySeconds, progress, failed) : null,
+  })
   const tail = new JournalTail(bodies, progress, result)
   const block = new OpenBlock(
     () => tail.newPage(),
@@ -203,7 +213,11 @@ function storeParts(
   const pending = new PendingCommit(block, database)
   const collector = new PageCollector(
     bodies,
-    { writeBufferBytes, stepBytes: Math.ceil(checkpointJournalBytes / 32) },
+    {
+      writeBufferBytes,
+      stepBytes: Math.ceil(checkpointJournalBytes / 32),
+      behindBytes: writeBehind === null ? 0 : BEHIND_BYTES,
+    },
     { page: meta.scanFromPage, sequence: meta.scanFromSequence },
     meta,
   )
@@ -215,7 +229,6 @@ function storeParts(
     pace: new CommitPace(settings.commitPaceMs),
     sealer: new BlockSealer(recording, source, collector, checkpointJournalBytes),
     pageCompactor: new PageCompactor(bodies, database, block),
-    isSynced: sync,
   })
   const released = new ReleasedEntries(database, bodies, () => committer.deleteDeadPages())
   return {
