@@ -176,6 +176,7 @@ function optionsOf({ data, listeners, access, limits, sysIntervalSeconds }: Conf
     sysIntervalSeconds,
     controlSocket: true,
     renewsCertificates: true,
+    tunesMemory: true,
   }
 }
 
