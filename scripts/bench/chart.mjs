@@ -1,4 +1,4 @@
-/** Draws the chart of the README: CPU time as ratios to Mosquitto, as SVG for light and dark backgrounds. */
+/** Draws charts of ratios to Mosquitto, as SVG for light and dark backgrounds. */
 
 const LEFT = 290
 const PLOT = 470
@@ -10,7 +10,11 @@ const LOWEST = 0.02
 const HIGHEST = 50
 const TICKS = [0.03, 0.1, 0.3, 1, 3, 10, 30]
 
-const NOTE = 'per message unless the row says otherwise; logarithmic; left of the line is less'
+/** The words of the chart of the README. */
+const WORDS = {
+  title: 'CPU time of the broker, as a ratio to Mosquitto',
+  note: 'per message unless the row says otherwise; logarithmic; left of the line is less',
+}
 
 /** Classes of the brokers, in their order; Mosquitto is the line at 1. */
 const SERIES = ['first', 'second', 'third', 'fourth']
@@ -35,18 +39,18 @@ const STYLE = `
  * @param {readonly { title: string, ratios: Record<string, number> }[]} rows from the top; the ratios are by
  * broker, and NaN for one that has none
  * @param {readonly string[]} brokers their names, `mosquitto` among them
+ * @param {{ title: string, note: string }} words
  */
-export function chart(rows, brokers) {
+export function chart(rows, brokers, { title, note } = WORDS) {
   const others = brokers.filter((name) => name !== 'mosquitto')
   const series = new Map(others.map((name, i) => [name, SERIES[i % SERIES.length]]))
   const height = TOP + rows.length * LINE + 34
   const width = LEFT + PLOT + RIGHT
-  const title = 'CPU time of the broker, as a ratio to Mosquitto'
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="${title}">
 <style>${STYLE}
 </style>
 <text x="12" y="24" class="title">${title}</text>
-<text x="12" y="44" class="faint">${NOTE}</text>
+<text x="12" y="44" class="faint">${note}</text>
 ${legend(series, width)}
 ${axis(height)}
 ${rows.map((row, i) => line(row, TOP + i * LINE + LINE / 2, series)).join('\n')}

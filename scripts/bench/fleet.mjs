@@ -5,21 +5,33 @@
  *
  *   npm run bench:fleet -- [--only fleet,alone,wear] [--brokers NAME,NAME] [--rounds 3] [--secs 20]
  *                          [--warmup 10] [--devices 2000] [--rate 3900] [--plain] [--sync-ms MS]
- *                          [--set KEY=VALUE] [--json FILE]
+ *                          [--set KEY=VALUE] [--json FILE] [--svg FILE]
  *
  * Every broker runs in turn, round after round, freshly started. Figures are medians over the rounds; in
  * brackets is the ratio to the first broker. FlashMQ takes part if BENCH_FLASHMQ names its program.
+ * `--svg` draws the fleet's figures as ratios to Mosquitto.
  * `--plain` is the fleet without Wills, kept Sessions and MQTT 5.0, which `bare-node` can serve, too.
  * `--sync-ms` adds so much to each sync of the disk, for Godwit only, since the others do not sync. `wear`
  * needs root, for an ext4 file system on a loop device of its own.
  */
-import { appendFileSync, closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
+import {
+  appendFileSync,
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import mqtt from 'mqtt'
 import { BROKER_NAMES, FLASHMQ, newDirectory, startBroker } from './brokers.mjs'
+import { chart } from './chart.mjs'
+import { printFleetAims } from './fleet-aims.mjs'
 import { buildFleetload, buildMqload, buildSlowSync, runFleetload, runMqload } from './load.mjs'
 import { LoopDisk } from './loop-disk.mjs'
 import { cell, known, median, printMachine, printRow, shown } from './table.mjs'
@@ -28,7 +40,11 @@ const PEERS = ['mosquitto', ...(FLASHMQ ? ['flashmq'] : [])]
 const BROKERS = [...PEERS, 'godwit-memory', 'godwit-os', 'godwit']
 const PLAIN_BROKERS = [...PEERS, 'bare-node', 'godwit-memory']
 
-/** Fields of fleetload's report, and their titles. */
+/**
+ * Fields of fleetload's report, and their titles.
+ *
+ * @type {readonly [string, string][]}
+ */
 const FLEET_FIGURES = [
   ['cpu_us_per_msg', 'CPU µs per message'],
   ['ack_p50_us', 'PUBACK p50 µs'],
@@ -55,6 +71,9 @@ const FLEET_FAULTS = [
   ],
 ]
 
+/** Figures of the chart: less is better in all of them. */
+const CHARTED = /_us(_per_msg)?$/
+
 const WEAR_MESSAGES = 1000
 const WEAR_PER_SECOND = 10
 const DISK_MIB = 256
@@ -75,6 +94,7 @@ const { values } = parseArgs({
     'sync-ms': { type: 'string', default: '0' },
     set: { type: 'string', multiple: true, default: [] },
     json: { type: 'string' },
+    svg: { type: 'string' },
   },
 })
 const rounds = Number(values.rounds)
@@ -117,13 +137,17 @@ async function interleaved(names, part, measure) {
   return reports
 }
 
+function figureOf(reports, name, field) {
+  return median(reports.get(name).map((report) => report[field]))
+}
+
 /** Prints a line for each figure and a column for each broker. */
 function printFigures(reports, figures) {
   const names = [...reports.keys()]
   printRow(['', ...names])
   printRow(['---', ...names.map(() => '---')])
   for (const [field, title] of figures) {
-    const medians = names.map((name) => median(reports.get(name).map((report) => report[field])))
+    const medians = names.map((name) => figureOf(reports, name, field))
     printRow([title, ...medians.map((value, i) => (i === 0 ? shown(value) : cell(value, medians[0])))])
   }
 }
@@ -157,7 +181,21 @@ async function measureFleet() {
       if (faults.length > 0) console.log(`\n**${name}: ${faults.join(', ')}**`)
     }
   }
+  const names = [...reports.keys()]
+  const figure = (name, field) => figureOf(reports, name, field)
+  if (!values.plain) printFleetAims(names, new Map(FLEET_FIGURES), figure)
+  if (values.svg) writeFileSync(values.svg, fleetChart(names, figure))
   console.log()
+}
+
+/** Returns the SVG of the fleet's CPU time and latencies. */
+function fleetChart(names, figure) {
+  const rows = FLEET_FIGURES.filter(([field]) => CHARTED.test(field)).map(([field, title]) => {
+    const ratios = names.map((name) => [name, figure(name, field) / figure('mosquitto', field)])
+    return { title, ratios: Object.fromEntries(ratios) }
+  })
+  const title = 'A fleet of small devices: CPU time and latencies, as ratios to Mosquitto'
+  return chart(rows, names, { title, note: 'logarithmic; left of the line is less' })
 }
 
 /** Measures one publisher with one message in flight, into a Session that is offline. */

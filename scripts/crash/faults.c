@@ -42,6 +42,8 @@ static struct { FILE *stream; int fd; } streams[STREAMS_MAX];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *directory, *flag;
 static int trace = -1;
+/* How many syncs began. */
+static unsigned syncs;
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_writev)(int, const struct iovec *, int);
@@ -187,6 +189,13 @@ static off_t position(int fd) {
   return fcntl(fd, F_GETFL) & O_APPEND ? found.st_size : lseek(fd, 0, SEEK_CUR);
 }
 
+/* With the lock held: notes that a write to a file opened with O_DSYNC has returned, and is on the disk. */
+static void written_through(int fd) {
+  unsigned number = ++syncs;
+  record(NULL, 0, "f %u %llu\n", number, files[fd]);
+  record(NULL, 0, "F %u\n", number);
+}
+
 /* `offset` is -1 for the file's own position. */
 static ssize_t put(int fd, const void *bytes, size_t size, off_t offset) {
   int torn = 0;
@@ -199,6 +208,7 @@ static ssize_t put(int fd, const void *bytes, size_t size, off_t offset) {
     record(bytes, size, "W %llu %lld %zu\n", files[fd], (long long)(offset < 0 ? next : offset), size);
     written = offset < 0 ? real_write(fd, bytes, size) : real_pwrite(fd, bytes, size, offset);
     if (written != (ssize_t)size) record(NULL, 0, "X %zd\n", written < 0 ? 0 : written);
+    if (written == (ssize_t)size && !error && fcntl(fd, F_GETFL) & O_DSYNC) written_through(fd);
   }
   pthread_mutex_unlock(&lock);
   if (!error) return written;
@@ -296,7 +306,6 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 }
 
 static int sync_with(int (*sync)(int), int fd) {
-  static unsigned syncs;
   if (kind(fd) != DATA && kind(fd) != DIRECTORY) return sync(fd);
   pthread_mutex_lock(&lock);
   int error = failing();

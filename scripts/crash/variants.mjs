@@ -32,7 +32,7 @@ const LOGS = 'store/commit/log-records.js'
 const NOBODY = 2 ** 40
 
 /**
- * Has checkpoints, evictions, flushes and compactions every few hundred KiB.
+ * Has checkpoints, evictions, flushes and compactions every few hundred KiB, and a redo log of 128 KiB.
  *
  * @type {Variant}
  */
@@ -41,6 +41,7 @@ export const TIGHT = {
   edits: [
     [OPTIONS, 'checkpointJournalBytes: 32 * MIB', 'checkpointJournalBytes: 128 * 1024'],
     [OPTIONS, 'writeBufferBytes: 8 * MIB', 'writeBufferBytes: 64 * 1024'],
+    [OPTIONS, 'redoHalfBytes: 2 * MIB', 'redoHalfBytes: 64 * 1024'],
     ['store/level/open-store.js', 'maxFileSize: TABLE_BYTES', 'maxFileSize: MIB'],
     [SEALER, 'CHECKPOINT_PAGES = 65_536', 'CHECKPOINT_PAGES = 64'],
     ['store/commit/database-compactor.js', 'COMPACT_BYTES = 64 * MIB', 'COMPACT_BYTES = 256 * 1024'],
@@ -160,6 +161,23 @@ export const MUTANTS = [
     modes: { powerCuts: true },
   },
   {
+    name: 'does not sync its redo log',
+    edits: [['store/files/redo-log.js', 'O_RDWR | (O_DSYNC ?? 0)', 'O_RDWR']],
+    modes: { powerCuts: true },
+  },
+  {
+    name: 'uses its redo log again before LevelDB has synced what is in it',
+    edits: [
+      [OPTIONS, 'redoHalfBytes: 2 * MIB', 'redoHalfBytes: 16 * 1024'],
+      ['store/files/write-behind.js', 'await syncLogs(this.#directory);', ''],
+    ],
+    modes: { powerCuts: true },
+  },
+  {
+    name: 'starts without its redo log',
+    edits: [['store/level/open-store.js', 'await applyRedoLog(db, directory, refuseDamage);', '']],
+  },
+  {
     name: 'takes a failed commit for a success',
     edits: [
       [
@@ -172,7 +190,13 @@ export const MUTANTS = [
   },
   {
     name: 'leaves the last entries out of a backup',
-    edits: [['store/level/backup.js', 'yield entries;', 'yield entries.slice(0, -1);']],
+    edits: [
+      [
+        'store/level/backup.js',
+        'yield entries.map(withoutRedoLog);',
+        'yield entries.map(withoutRedoLog).slice(0, -1);',
+      ],
+    ],
     modes: { backups: true },
   },
   {

@@ -17,8 +17,9 @@ async function reportsOf(json: string) {
 test('bench:fleet: a fleet loses, doubles and misorders nothing, and every broker has figures', async () => {
   const json = join(await temporaryDirectory(), 'reports.json')
   const size = ['--devices', '800', '--rate', '400', '--rounds', '1', '--secs', '1.5', '--warmup', '0.5']
-  const brokers = ['--brokers', 'mosquitto,godwit']
-  const table = await output(process.execPath, SCRIPT, '--only', 'fleet', ...brokers, ...size, '--json', json)
+  const svg = join(await temporaryDirectory(), 'fleet.svg')
+  const rest = ['--brokers', 'mosquitto,godwit', '--json', json, '--svg', svg]
+  const table = await output(process.execPath, SCRIPT, '--only', 'fleet', ...size, ...rest)
   const reports = await reportsOf(json)
   expect(reports.map(({ broker }) => broker)).toEqual(['mosquitto', 'godwit'])
   for (const report of reports) {
@@ -38,6 +39,8 @@ test('bench:fleet: a fleet loses, doubles and misorders nothing, and every broke
   expect(table).toMatch(/^## A fleet of 800 devices$/m)
   expect(table).toMatch(/^\| CPU µs per message \| [\d.]+ \| [\d.]+ \([\d.]+\) \|$/m)
   expect(table).toMatch(/^\| commits\/s \| – \| [\d.]+ \|$/m)
+  expect(table).toMatch(/^\| godwit \| PUBACK p50 µs \| [\d.,]+ \| at most 3,000 \| (yes|\*\*no\*\*) \|$/m)
+  expect(await readFile(svg, 'utf8')).toContain('<title>godwit: ')
 })
 
 test('bench:fleet: one durable publisher stands beside a write that waits for the disk', async () => {

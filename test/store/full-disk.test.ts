@@ -2,11 +2,12 @@
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { mkdtemp, open, rm, rmdir } from 'node:fs/promises'
+import { mkdtemp, open, readdir, rm, rmdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Message, Topic } from '../../src/mqtt/message.ts'
+import { REDO_FILE } from '../../src/store/files/data-directory.ts'
 import { freeSpace } from '../../src/store/files/space-guard.ts'
 import { LevelStore } from '../../src/store/level/level-store.ts'
 import { delivery, ModelServer } from './model.ts'
@@ -149,4 +150,20 @@ describe.runIf(mayMount())('on a disk of its own', { timeout: 120_000 }, () => {
       await last.store.close()
     },
   )
+
+  test('a store without room for a redo log goes without one', async () => {
+    const directory = await disk(3)
+    const server = serverOn(directory, 0)
+    await server.open()
+    server.createSession(1)
+    server.enqueue(1, delivery(messageOf(100)))
+    await server.commit()
+    expect(server.failures).toEqual([])
+    await server.store.close()
+    expect(await readdir(join(directory, 'data'))).not.toContain(REDO_FILE)
+    const again = serverOn(directory, 0)
+    await again.open()
+    expect(again.session(1).queue).toHaveLength(1)
+    await again.store.close()
+  })
 })

@@ -247,7 +247,7 @@ async function withReadableDatabase(
       known.add(damage.what)
       damages.push(damage)
     }
-    const db = await openDatabase(directory)
+    const db = await openDatabase(directory, false, report)
     try {
       return await work(db, report)
     } finally {

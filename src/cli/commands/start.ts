@@ -177,6 +177,7 @@ function optionsOf({ data, listeners, access, limits, queues, sysIntervalSeconds
     sysIntervalSeconds,
     controlSocket: true,
     renewsCertificates: true,
+    tunesMemory: true,
   }
 }
 

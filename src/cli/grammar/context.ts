@@ -26,6 +26,7 @@ export interface StartOptions {
   readonly runtimeDirectory?: string
   readonly controlSocket: boolean
   readonly renewsCertificates: boolean
+  readonly tunesMemory: boolean
   readonly controlCommands: Readonly<Record<string, ControlCommand>>
 }
 

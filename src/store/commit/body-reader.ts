@@ -3,7 +3,7 @@ import type { Message } from '../../mqtt/message.ts'
 import { storeError } from '../files/failure.ts'
 import type { StoreDatabase } from '../files/store-database.ts'
 import { ByteReader } from '../format/encoding.ts'
-import { corrupt, LOSS, numberKey, Table } from '../format/format.ts'
+import { corrupt, LOSS } from '../format/format.ts'
 import { readPageHeader } from '../format/journal-page.ts'
 import { copiedBytes, readBody } from '../format/journal-record.ts'
 import type { BodyIndex } from '../journal/body-index.ts'
@@ -131,8 +131,8 @@ export class BodyReader {
     if (wanted.size === 0) return next
     if (!this.#database.isReadable) throw new Error('the store is closed')
     const numbers = [...wanted.keys()]
-    // LevelDB takes its snapshot now: bodies that move meanwhile are still found where they were.
-    const values = await this.#database.db.getMany(numbers.map((number) => numberKey(Table.Journal, number)))
+    // The pages are those of this moment: bodies that move meanwhile are still found where they were.
+    const values = await this.#database.pages(numbers)
     for (const [index, number] of numbers.entries())
       this.#restorePage(number, values[index], wanted.get(number)!)
     return next

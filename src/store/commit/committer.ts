@@ -43,8 +43,6 @@ export interface CommitterParts {
   readonly latency: Histogram
   readonly pace: CommitPace
   readonly logs: LogRecords
-  /** Whether a commit waits for fsync. */
-  readonly isSynced: boolean
 }
 
 export class Committer {
@@ -108,7 +106,7 @@ export class Committer {
   }
 
   #seal(closing: boolean): void {
-    const { sealer, pageCompactor, pace, isSynced } = this.#parts
+    const { sealer, pageCompactor, pace } = this.#parts
     const pending = this.#pending
     const flight = this.#flight
     const sequence = this.#progress.sealed + 1
@@ -119,7 +117,7 @@ export class Committer {
     sealer.seal(sequence, closing)
     const bytes = pending.sealedBytes()
     pageCompactor.sealed()
-    const written = pending.handOver(isSynced)
+    const written = pending.handOver(sequence, closing)
     this.#progress.sealed = sequence
     sealer.wrote(bytes)
     flight.bytes = bytes

@@ -127,6 +127,7 @@ export class DatabaseCompactor {
     try {
       for (const [from, to] of ranges) {
         if (!this.#database.isOpen) return
+        await this.#database.flush()
         await this.#database.db.compactRange(from, to)
       }
     } catch (error) {

@@ -8,7 +8,15 @@
  * the sequence numbers shows it.
  */
 import { ByteWriter } from '../format/encoding.ts'
-import { type BatchOperation, INDEXED_PAGES, META_KEY, numberKey, put, Table } from '../format/format.ts'
+import {
+  type BatchOperation,
+  INDEXED_PAGES,
+  liveFormat,
+  META_KEY,
+  numberKey,
+  put,
+  Table,
+} from '../format/format.ts'
 import { encodeMeta, type Meta } from '../format/meta.ts'
 import type { BodyIndex, ForwardGroup, Page } from '../journal/body-index.ts'
 
@@ -26,8 +34,10 @@ export interface PageCollectorOptions {
   readonly writeBufferBytes: number
   /** The start of the scan moves in steps of this many written bytes. */
   readonly stepBytes: number
-  /** The format that the next commit has to write. */
+  /** The format that the next commit has to write, if the store were closed by it. */
   readonly format: () => number
+  /** Bytes of durable commits that LevelDB may not have yet; 0 where there is no redo log. */
+  readonly behindBytes: number
 }
 
 /** Where the journal's scan starts. */
@@ -93,7 +103,8 @@ export class PageCollector {
     this.#bodies.changedGroups.clear()
     for (const segment of this.#changedSegments) this.#indexSegment(segment, operations)
     this.#changedSegments.clear()
-    const format = this.#options.format()
+    const closed = this.#options.format()
+    const format = this.#options.behindBytes > 0 && !clean ? liveFormat(closed) : closed
     if (!moved && !clean && !this.#clean && format === this.#format) return
     this.#clean = clean
     this.#format = format
@@ -123,8 +134,8 @@ export class PageCollector {
   }
 
   #advance(watermark: Page, writtenBytes: number, anyStep: boolean): boolean {
-    const { writeBufferBytes, stepBytes } = this.#options
-    const auditBytes = 2 * writeBufferBytes + 3 * this.#largestBatchBytes
+    const { writeBufferBytes, stepBytes, behindBytes } = this.#options
+    const auditBytes = 2 * writeBufferBytes + 3 * Math.max(this.#largestBatchBytes, behindBytes) + behindBytes
     const start = this.#bodies.pages.get(this.#scanFrom.page)
     if (start === undefined)
       throw new Error(`the scan starts at page ${this.#scanFrom.page}, which does not exist`)

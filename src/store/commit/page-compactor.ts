@@ -5,7 +5,6 @@
 
 import type { StoreDatabase } from '../files/store-database.ts'
 import { ByteReader } from '../format/encoding.ts'
-import { numberKey, Table } from '../format/format.ts'
 import { readPageHeader } from '../format/journal-page.ts'
 import { readBody } from '../format/journal-record.ts'
 import type { BodyIndex, Forward, Page } from '../journal/body-index.ts'
@@ -61,8 +60,7 @@ export class PageCompactor {
     }
     this.#isReading = true
     try {
-      const keys = pages.map((page) => numberKey(Table.Journal, page.number))
-      const values = await this.#database.db.getMany(keys)
+      const values = await this.#database.pages(pages.map(({ number }) => number))
       if (!this.#database.isOpen) return false
       for (const [index, page] of pages.entries()) {
         const value = values[index]

@@ -128,13 +128,11 @@ export class PendingCommit {
   }
 
   /**
-   * Hands the commit to LevelDB. Keys and values are copied before this returns, so `clear` may follow at
-   * once. Every failure rejects the promise.
+   * Hands the commit over, under this number. Keys and values are copied before this returns, so `clear` may
+   * follow at once. Every failure rejects the promise.
    */
-  async handOver(isSynced: boolean): Promise<void> {
-    const batch = this.#batch ?? this.#database.openBatch()
-    batch.add(this.#operations)
-    await batch.write(isSynced)
+  handOver(sequence: number, isClosing: boolean): Promise<void> {
+    return this.#database.write({ sequence, operations: this.#operations, batch: this.#batch, isClosing })
   }
 
   /** Begins the next commit. Returns the messages whose bodies the last one stores. */

@@ -24,9 +24,12 @@ const FRESH = '.godwit-new'
  */
 export const MARKER = 'godwit.store'
 
-/** LevelDB's files, and our marks. */
+/** The redo log (`redo-log.ts`). */
+export const REDO_FILE = 'godwit.redo'
+
+/** LevelDB's files, and ours. */
 const STORE_FILE =
-  /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(ldb|sst|log|dbtmp)|INCOMPLETE|godwit\.store)$/
+  /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(ldb|sst|log|dbtmp)|INCOMPLETE|godwit\.(store|redo))$/
 
 /** LevelDB's files that hold data. Other names may end alike, such as a log of the broker. */
 const DATA_FILE = /^\d+\.(ldb|sst|log)$/
@@ -107,24 +110,33 @@ function isCode(error: unknown, code: string): boolean {
   return error instanceof Error && 'code' in error && error.code === code
 }
 
-/** Whether the directory's marker names this format. It is for people; nothing depends on it. */
+/** Whether the directory's marker names this format; false without a marker. */
 export async function isMarkedAs(directory: string, format: number): Promise<boolean> {
-  return (await readFile(join(directory, MARKER), 'utf8')) === markerText(format)
+  return (await markedFormat(directory)) === format
+}
+
+/** Returns the format that the directory's marker names; null without a marker, or if it cannot be read. */
+export async function markedFormat(directory: string): Promise<number | null> {
+  try {
+    const text = await readFile(join(directory, MARKER), 'utf8')
+    const format = Number(/^Godwit store, format (\d+)\n$/.exec(text)?.[1] ?? Number.NaN)
+    return Number.isInteger(format) ? format : null
+  } catch (error) {
+    if (isCode(error, 'ENOENT')) return null
+    throw error
+  }
 }
 
 function markerText(format: number): string {
   return `Godwit store, format ${format}\n`
 }
 
-/** Marks the directory durably as a store. Call this when the store's description is durable. */
+/**
+ * Marks the directory durably as a store. Call this when the store's description is durable, or before it
+ * names a lower format. So if it names a lower one than the marker, LevelDB has lost a newer description.
+ */
 export async function markStore(directory: string, format = FORMAT_VERSION): Promise<void> {
-  const file = await open(join(directory, MARKER), 'w')
-  try {
-    await file.writeFile(markerText(format))
-    await file.sync()
-  } finally {
-    await file.close()
-  }
+  await replaceFile(join(directory, MARKER), markerText(format))
   await syncDirectory(directory)
 }
 
@@ -160,13 +172,16 @@ export function refuseIncomplete(directory: string, files: readonly string[]): v
 
 /**
  * Links the store's files into `target`: a copy that costs no space where the file system has hard links.
- * LevelDB never changes a file in place, except for the log that it is writing. LevelDB's lock file is
+ * LevelDB never changes a file in place, except for the log that it is writing. The redo log is changed in
+ * place, so it is copied. LevelDB's lock file is
  * linked, too: while the copy is open, no other process can open the original.
  */
 export async function keepAside(directory: string, target: string): Promise<void> {
   await mkdir(target)
   for (const name of await storeFiles(directory)) {
-    await linkOrCopy(join(directory, name), join(target, name))
+    const [from, to] = [join(directory, name), join(target, name)]
+    if (name === REDO_FILE) await copyFile(from, to, constants.COPYFILE_FICLONE)
+    else await linkOrCopy(from, to)
   }
   await syncDirectory(target)
 }
@@ -250,13 +265,20 @@ async function readProgress(directory: string): Promise<Progress | null> {
   return JSON.parse(text) as Progress
 }
 
-/** Replaces the mark as a whole, so that it is never empty. */
 async function mark(directory: string, progress: Progress): Promise<void> {
-  const path = join(directory, INCOMPLETE)
+  await replaceFile(join(directory, INCOMPLETE), JSON.stringify(progress))
+  await syncDirectory(directory)
+}
+
+/**
+ * Replaces the file as a whole, so that it is never empty; other hard links to it keep the old content. Its
+ * name is not durable yet.
+ */
+async function replaceFile(path: string, text: string): Promise<void> {
   try {
     const file = await open(`${path}.new`, 'w')
     try {
-      await file.writeFile(JSON.stringify(progress))
+      await file.writeFile(text)
       await file.sync()
     } finally {
       await file.close()
@@ -266,7 +288,6 @@ async function mark(directory: string, progress: Progress): Promise<void> {
     await rm(`${path}.new`, { force: true })
     throw error
   }
-  await syncDirectory(directory)
 }
 
 /** Makes the directory and every file in it durable. */

@@ -80,7 +80,8 @@ export class LogSync {
 
 const LOG = /^\d+\.log$/
 
-async function syncLogs(directory: string): Promise<void> {
+/** Makes everything durable that LevelDB has in its logs, and the names of its files. */
+export async function syncLogs(directory: string): Promise<void> {
   for (const name of await readdir(directory)) if (LOG.test(name)) await syncLog(join(directory, name))
   await syncDirectory(directory)
 }

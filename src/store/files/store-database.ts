@@ -2,12 +2,28 @@
  * One opening of a store's LevelDB. Commits and background work belong to it and end with it: they ask
  * `isOpen` after everything they waited for.
  */
-import { FORMAT_VERSION } from '../format/format.ts'
+import { FORMAT_VERSION, numberKey, Table } from '../format/format.ts'
 import type { BatchMaker, Database, OpenBatch } from './database.ts'
 import type { LogSync } from './log-sync.ts'
+import type { Commit, WriteBehind } from './write-behind.ts'
 
 /** `opening` until the Server may record; `closing` while the last commits are written. */
 type Phase = 'opening' | 'open' | 'closing' | 'closed'
+
+export interface StoreDatabaseOptions {
+  readonly db: Database
+  readonly directory: string
+  /** The format on disk. */
+  readonly format: number
+  readonly openBatch: BatchMaker
+  readonly onFailure: (error: unknown) => void
+  /** Null where there is no redo log. */
+  readonly writeBehind: WriteBehind | null
+  /** Whether a commit without a redo log waits for fsync. */
+  readonly isSynced: boolean
+  /** Returns null unless commits are synced together. */
+  readonly makeLogSync: (failed: (error: unknown) => void) => LogSync | null
+}
 
 export class StoreDatabase {
   readonly db: Database
@@ -16,25 +32,21 @@ export class StoreDatabase {
   readonly #onFailure: (error: unknown) => void
   /** Null where each commit is synced by itself, or none is. */
   readonly #logSync: LogSync | null
+  readonly #writeBehind: WriteBehind | null
+  readonly #isSynced: boolean
   #format: number
   #neededFormat = FORMAT_VERSION
   #phase: Phase = 'opening'
 
-  /** `format` is the one on disk. `makeLogSync` returns null unless commits are synced together. */
-  constructor(
-    db: Database,
-    directory: string,
-    format: number,
-    openBatch: BatchMaker,
-    onFailure: (error: unknown) => void,
-    makeLogSync: (failed: (error: unknown) => void) => LogSync | null,
-  ) {
-    this.db = db
-    this.directory = directory
-    this.#format = format
-    this.#openBatch = openBatch
-    this.#onFailure = onFailure
-    this.#logSync = makeLogSync((error) => this.#syncFailed(error))
+  constructor(options: StoreDatabaseOptions) {
+    this.db = options.db
+    this.directory = options.directory
+    this.#format = options.format
+    this.#openBatch = options.openBatch
+    this.#onFailure = options.onFailure
+    this.#writeBehind = options.writeBehind
+    this.#isSynced = options.isSynced
+    this.#logSync = options.makeLogSync((error) => this.#syncFailed(error))
   }
 
   /** The format on disk: an earlier one until the first commit that needs a later one. */
@@ -81,6 +93,33 @@ export class StoreDatabase {
     return this.#openBatch(this.db)
   }
 
+  /** Writes a commit, durably if each is synced by itself. Copies its bytes at once. Any failure rejects. */
+  async write(commit: Commit): Promise<void> {
+    if (this.#writeBehind !== null) return this.#writeBehind.write(commit)
+    const batch = commit.batch ?? this.openBatch()
+    batch.add(commit.operations)
+    await batch.write(this.#isSynced)
+  }
+
+  /** Reads pages of the journal, as they are now. Resolves with undefined for each that does not exist. */
+  async pages(numbers: readonly number[]): Promise<(Buffer | undefined)[]> {
+    const behind = numbers.map((number) => this.#writeBehind?.page(number))
+    const missing = numbers.filter((_, index) => behind[index] === undefined)
+    const read = await this.db.getMany(missing.map((number) => numberKey(Table.Journal, number)))
+    let next = 0
+    return behind.map((page) => page ?? read[next++])
+  }
+
+  /** Whether LevelDB has all commits. */
+  get isFlushed(): boolean {
+    return this.#writeBehind?.isFlushed ?? true
+  }
+
+  /** Gives LevelDB all commits. */
+  async flush(): Promise<void> {
+    await this.#writeBehind?.flush()
+  }
+
   /** Notes that a commit was written. */
   committed(): void {
     this.#format = this.nextFormat
@@ -106,6 +145,7 @@ export class StoreDatabase {
     this.#phase = 'closed'
     await this.#logSync?.stop()
     await compaction
+    await this.#writeBehind?.close()
     await this.db.close()
   }
 

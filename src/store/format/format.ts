@@ -40,13 +40,33 @@ import { StoreError } from '../store.ts'
 export const FORMAT_VERSION = 2
 
 /**
+/**
  * The format of a store with queues: tables 20 to 25, and records 13 to 19. The commit that records the first
  * definition raises the format. So a store that never had a queue stays readable by an older Godwit.
  */
-export const QUEUE_FORMAT = 3
+export const QUEUE_FORMAT = 4
 
-/** The highest format that can be read. */
-export const FORMAT_MAX = QUEUE_FORMAT
+/** The highest format that can be read: that of a store with queues which is in use. */
+export const FORMAT_MAX = QUEUE_FORMAT + 1
+
+/**
+ * Returns the format of a store in use, or killed, that has this one when it is closed. Its last commits may
+ * be in its redo log only: the other number keeps older versions, which know no redo log, from opening the
+ * store without it.
+ */
+export function liveFormat(closed: number): number {
+  return closed + 1
+}
+
+/** Returns the format that a store has when it is closed, given the one that it has now. */
+export function closedFormat(format: number): number {
+  return isLive(format) ? format - 1 : format
+}
+
+/** Whether a store of this format may have commits in its redo log only. */
+export function isLive(format: number | null): boolean {
+  return format === liveFormat(FORMAT_VERSION) || format === liveFormat(QUEUE_FORMAT)
+}
 
 export const Table = {
   Meta: 0x00,

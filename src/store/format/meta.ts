@@ -30,6 +30,13 @@ export function encodeMeta(meta: Meta): Buffer {
   return writer.taken()
 }
 
+/** Returns a copy of an unsealed value that names another format. */
+export function withFormat(meta: Buffer, format: number): Buffer {
+  const copy = Buffer.from(meta)
+  copy.writeUInt16LE(format, MAGIC.length)
+  return copy
+}
+
 /** Returns the format that a description names; null if it is not readable. */
 export function formatOf(bytes: Buffer): number | null {
   return bytes.length < 8 || !bytes.subarray(0, 6).equals(MAGIC) ? null : bytes.readUInt16LE(6)

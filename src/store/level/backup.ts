@@ -5,9 +5,22 @@ import { markStore, syncDirectory, syncFiles } from '../files/data-directory.ts'
 import { type Database, type DatabaseIterator, levelDatabase } from '../files/database.ts'
 import { storeError } from '../files/failure.ts'
 import { keptFileOf, writeKeptFile } from '../files/kept-files.ts'
+import { applyRedoLog } from '../files/redo-replay.ts'
 import { ContainerReader, type Entry } from '../format/container.ts'
-import { FORMAT_MAX, isOfQueues, keyNumber, Table, unsealed } from '../format/format.ts'
+import { type DamageReport, refuseDamage } from '../format/damage.ts'
+import {
+  closedFormat,
+  FORMAT_MAX,
+  isLive,
+  isOfQueues,
+  keyNumber,
+  META_KEY,
+  sealed,
+  Table,
+  unsealed,
+} from '../format/format.ts'
 import { readPageHeader } from '../format/journal-page.ts'
+import { formatOf, withFormat } from '../format/meta.ts'
 import { cutLogEnd } from '../journal/log-end.ts'
 import { StoreError } from '../store.ts'
 
@@ -21,8 +34,15 @@ const SLICE_ENTRIES = 1000
 
 const READING = { highWaterMarkBytes: SLICE_BYTES, fillCache: false }
 
-/** Opens the database of a data directory without the store over it. */
-export async function openDatabase(directory: string, createIfMissing = false): Promise<Database> {
+/**
+ * Opens the database of a data directory without the store over it, and brings it up to date. `report` is
+ * told of damage on the way.
+ */
+export async function openDatabase(
+  directory: string,
+  createIfMissing = false,
+  report: DamageReport = refuseDamage,
+): Promise<Database> {
   // This comes before the object is made, because that opens the database by itself.
   if (!createIfMissing) await cutLogEnd(directory)
   const db = levelDatabase(directory, {
@@ -34,33 +54,57 @@ export async function openDatabase(directory: string, createIfMissing = false): 
   })
   try {
     await db.open({ createIfMissing })
+    await applyRedoLog(db, directory, report)
   } catch (error) {
+    await db.close()
     throw storeError(error, directory, 'opening it')
   }
   return db
 }
 
 /**
- * Yields everything in `db` at this moment, in slices. A commit is included as a whole or not at all. Throws
- * StoreError, also when the database is closed meanwhile.
+ * Yields everything in `db` at this moment, or when `flushed` resolves, in slices. A commit is included as a
+ * whole or not at all. Throws StoreError, also when the database is closed meanwhile.
  */
-export function snapshotSlices(db: Database, directory: string): AsyncGenerator<readonly Entry[]> {
+export function snapshotSlices(
+  db: Database,
+  directory: string,
+  flushed: Promise<void> | null = null,
+): AsyncGenerator<readonly Entry[]> {
   // The iterator takes its snapshot now, not when the first slice is asked for.
-  return slicesOf(db.iterator(READING), directory)
+  if (flushed === null) return slicesOf(db.iterator(READING), directory)
+  const iterator = flushed.then(() => db.iterator(READING))
+  // Whoever reads the slices is told why there are none.
+  iterator.catch(() => {})
+  return slicesOf(iterator, directory)
 }
 
-async function* slicesOf(iterator: DatabaseIterator, directory: string): AsyncGenerator<readonly Entry[]> {
+async function* slicesOf(
+  made: DatabaseIterator | Promise<DatabaseIterator>,
+  directory: string,
+): AsyncGenerator<readonly Entry[]> {
+  let iterator: DatabaseIterator | null = null
   try {
+    iterator = await made
     for (;;) {
       const entries = await iterator.nextv(SLICE_ENTRIES)
       if (entries.length === 0) return
-      yield entries
+      yield entries.map(withoutRedoLog)
     }
   } catch (error) {
     throw storeError(error, directory, 'reading it for a backup')
   } finally {
-    await iterator.close()
+    await iterator?.close()
   }
+}
+
+/** A backup has no redo log, and its description does not ask for one. */
+function withoutRedoLog(entry: Entry): Entry {
+  const [key, value] = entry
+  if (!key.equals(META_KEY)) return entry
+  const format = formatOf(value)
+  if (format === null || !isLive(format)) return entry
+  return [key, sealed(key, withFormat(unsealed(key, value), closedFormat(format)))]
 }
 
 /**

@@ -269,15 +269,16 @@ export class LevelStore implements Store {
   }
 
   /**
-   * Reads everything that is on disk at this moment, between two commits, in slices: for backups. It costs
-   * disk space as long as it is read, so do not keep it waiting. Throws StoreError when the store is not
-   * open, also when it is closed or fails meanwhile.
+   * Reads everything that is on disk at this moment or soon after, between two commits, in slices: for
+   * backups. It costs disk space as long as it is read, so do not keep it waiting. Throws StoreError when
+   * the store is not open, also when it is closed or fails meanwhile.
    */
   snapshot(): AsyncGenerator<readonly Entry[]> {
     if (this.#state !== 'open') {
       throw new StoreError('io', 'the store is not open', 'Try again when the broker serves its clients.')
     }
-    return snapshotSlices(this.#opened().database.db, this.#settings.directory)
+    const { database } = this.#opened()
+    return snapshotSlices(database.db, this.#settings.directory, database.isFlushed ? null : database.flush())
   }
 
   // ── opening and closing ─────────────────────────────────────────────────────────────────────────────────

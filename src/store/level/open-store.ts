@@ -30,8 +30,11 @@ import {
 import { type BatchMaker, type Database, levelDatabase } from '../files/database.ts'
 import { TABLE_BYTES } from '../files/footprint.ts'
 import { LogSync } from '../files/log-sync.ts'
+import { applyRedoLog } from '../files/redo-replay.ts'
 import type { SpaceGuard } from '../files/space-guard.ts'
 import { StoreDatabase } from '../files/store-database.ts'
+import { BEHIND_BYTES, openWriteBehind, type WriteBehind } from '../files/write-behind.ts'
+import { refuseDamage } from '../format/damage.ts'
 import { corrupt, FORMAT_VERSION, LOSS, META_KEY, put } from '../format/format.ts'
 import { decodeMeta, encodeMeta, type Meta } from '../format/meta.ts'
 import { PageTimes } from '../format/time-record.ts'
@@ -127,6 +130,7 @@ export async function openStore(
   })
   try {
     await db.open()
+    await applyRedoLog(db, directory, refuseDamage)
     const { meta, notice } = await readDescription(db, settings, files.includes(MARKER))
     const bodies = new BodyIndex(context.figures, context.held)
     const state = newState(context, bodies)
@@ -140,8 +144,17 @@ export async function openStore(
     if (result.ahead.length > 0) await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
     progress.recovered(result.lastSequence)
     bodies.times.prune(bodies.oldestName())
+    const writeBehind = settings.sync
+      ? await openWriteBehind(
+          db,
+          directory,
+          { ...settings, format: meta.format },
+          result.lastSequence,
+          context.onFailure,
+        )
+      : null
     return {
-      parts: storeParts(context, db, meta, state, result),
+      parts: storeParts(context, { db, writeBehind }, meta, state, result),
       recovered: withNotices(result.recovered, meta, notice, cut),
     }
   } catch (error) {
@@ -192,7 +205,7 @@ async function foundStore(db: Database, openBatch: BatchMaker): Promise<void> {
 
 function storeParts(
   context: StoreContext,
-  db: Database,
+  { db, writeBehind }: { readonly db: Database; readonly writeBehind: WriteBehind | null },
   meta: Meta,
   { bodies, checkpoints, extensions, dirty, logs, logTimes }: RecoveredState,
   result: RecoveryResult,
@@ -200,9 +213,12 @@ function storeParts(
   const { settings, source, space, progress, figures, latency, onFailure } = context
   const { directory, sync, syncEverySeconds, writeBufferBytes, checkpointJournalBytes } = settings
   const isSyncedTogether = !sync && syncEverySeconds > 0
-  const database = new StoreDatabase(db, directory, meta.format, settings.openBatch, onFailure, (failed) =>
-    isSyncedTogether ? newLogSync(directory, syncEverySeconds, progress, failed) : null,
-  )
+  const database = new StoreDatabase({
+    ...{ db, directory, format: meta.format, openBatch: settings.openBatch, onFailure, writeBehind },
+    isSynced: sync,
+    makeLogSync: (failed) =>
+      isSyncedTogether ? newLogSync(directory, syncEverySeconds, progress, failed) : null,
+  })
   const tail = new JournalTail(bodies, progress, result)
   const block = new OpenBlock(
     () => tail.newPage(),
@@ -216,6 +232,7 @@ function storeParts(
       writeBufferBytes,
       stepBytes: Math.ceil(checkpointJournalBytes / 32),
       format: () => database.nextFormat,
+      behindBytes: writeBehind === null ? 0 : BEHIND_BYTES,
     },
     { page: meta.scanFromPage, sequence: meta.scanFromSequence },
     meta,
@@ -234,7 +251,6 @@ function storeParts(
     logs: logRecords,
     sealer: new BlockSealer(recording, groups, dirty, source, collector, checkpointJournalBytes),
     pageCompactor: new PageCompactor(bodies, database, block),
-    isSynced: sync,
   })
   const released = new ReleasedEntries(database, bodies, () => committer.deleteDeadPages())
   return {

@@ -55,9 +55,10 @@ export class LogReader {
 
   /** Null if it was settled meanwhile. */
   async #read(log: number, first: number): Promise<Segment | null> {
-    const { db, directory, isReadable } = this.#database
+    const { db, directory } = this.#database
     try {
-      if (!isReadable) throw new Error('the store is closed')
+      await this.#database.flush()
+      if (!this.#database.isReadable) throw new Error('the store is closed')
       const key = logKey(Table.Log, log, first)
       const value = await db.get(key)
       const now = this.#logs.find(log, first)

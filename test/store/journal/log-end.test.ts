@@ -239,22 +239,40 @@ describe('commits that are synced together', () => {
   })
 })
 
-test('a hole after commits that were synced one by one is damage and never cut off [field-E30]', async () => {
+/** Makes a store whose commits were synced one by one, and a hole in the middle of LevelDB's log. */
+async function holed(commits: number, textBytes: number): Promise<{ copy: string; wanted: string }> {
   const path = directory()
   const server = new ModelServer(storeOn(path, 0, { sync: true }))
   await server.open()
   server.createSession(1)
-  for (let index = 0; index < 60; index++) {
-    server.enqueue(1, delivery(message('t', `${index} `.repeat(700))))
+  for (let index = 0; index < commits; index++) {
+    server.enqueue(1, delivery(message('t', `${index} `.padEnd(textBytes, '.'))))
     await server.commit()
   }
   const copy = copied(path)
+  const wanted = server.describe()
   await server.store.close()
   const [log] = await logsIn(copy)
   const file = await open(join(copy, log!), 'r+')
   await file.write(Buffer.alloc(100), 0, 100, Math.floor((await sizeOf(join(copy, log!))) / 2))
   await file.close()
-  await expect(new ModelServer(storeOn(copy, 0, { sync: true })).open()).rejects.toMatchObject({
-    kind: 'corrupt',
+  return { copy, wanted }
+}
+
+describe('a hole after commits that were synced one by one', () => {
+  test('is damage and never cut off if they are in LevelDB only [field-E30]', async () => {
+    const { copy } = await holed(60, 100_000)
+    await expect(new ModelServer(storeOn(copy, 0, { sync: true })).open()).rejects.toMatchObject({
+      kind: 'corrupt',
+    })
+  })
+
+  test('is filled if they are in the redo log', async () => {
+    const { copy, wanted } = await holed(150, 2000)
+    const again = new ModelServer(storeOn(copy, 0, { sync: true }))
+    await again.open()
+    await again.restoreAll()
+    expect(again.describe()).toBe(wanted)
+    await again.store.close()
   })
 })

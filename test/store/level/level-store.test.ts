@@ -36,6 +36,16 @@ logsContract(
   { durable: true },
 )
 
+storeContract(
+  'LevelStore with a redo log',
+  (directory) =>
+    levelStore(directory, {
+      ...{ sync: true, redoHalfBytes: 64 * 1024 },
+      ...{ residentBytesMax: 4000, checkpointJournalBytes: 40_000, writeBufferBytes: 65_536 },
+    }),
+  { durable: true },
+)
+
 describe('a store that this process founded', () => {
   let directory: string
 
