@@ -306,7 +306,9 @@ function sharedSubscription(filter: string): InvalidAddress | null {
   const nameEnd = filter.indexOf('/', '$share/'.length)
   if (nameEnd === -1) return null
   const word = wordOf(filter.slice(nameEnd + 1))
-  return word === null ? null : invalidFilter(`$${word} cannot be in a Shared Subscription`)
+  // `$share` means nothing in there: it is a level like any other.
+  if (word === null || word === 'share') return null
+  return invalidFilter(`$${word} cannot be in a Shared Subscription`)
 }
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }

@@ -146,6 +146,11 @@ export class QueueRoom implements Queues {
     return refusal
   }
 
+  shareRefusal(session: Session, filter: string): QueueRefusal | null {
+    const queue = filter.startsWith('$share/') ? this.consuming.queueOf(filter) : null
+    return queue === null ? null : this.consuming.excess(session, filter, queue)
+  }
+
   isConsumer(filter: string): boolean {
     return filter.startsWith('$share/')
       ? this.consuming.queueOf(filter) !== null

@@ -199,6 +199,11 @@ export class Subscribing {
     const inner = innerFilter(filter)
     const refused = this.#refusal(session, filter, inner)
     if (refused !== null) return refused
+    const full = inner === filter ? null : (this.#state.queues?.shareRefusal(session, filter) ?? null)
+    if (full !== null) {
+      handled.reason ??= full.reason
+      return full.reasonCode
+    }
     const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
     const granted: SubscribeRequest = qos === request.qos ? request : { ...request, qos }
     const existed = this.add(session, filter, granted, identifier)

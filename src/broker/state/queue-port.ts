@@ -47,6 +47,8 @@ export interface Queues {
   ): QueueDecision | Promise<QueueDecision>
   /** Refuses a valid SUBSCRIBE, or returns null. Declares the queue by use. */
   admit(request: ConsumeRequest): QueueRefusal | null
+  /** Refuses a Shared Subscription that would make one consumer too many; null for any other filter. */
+  shareRefusal(session: Session, filter: string): QueueRefusal | null
   /** Whether messages for this filter come from a queue, and not from the Router. */
   isConsumer(filter: string): boolean
   /** Makes the Session a consumer, or changes the options of the consumer that it is. */

@@ -24,6 +24,20 @@ describe('a full queue', () => {
     expect(world.server.queues!.definitions.byName.get('box')!.group.states.messages).toBe(2)
   })
 
+  it('has its consumers counted, those of the Shared Subscription too', async () => {
+    const declared = [{ name: 'jobs', properties: { filters: ['jobs/#'] } }]
+    const world = await inMemory({ declared, consumersPerQueueMax: 2 })
+    const client = await world.connect('a')
+    expect(await client.subscribe('$queue/jobs', 1)).toBe(1)
+    expect(await client.subscribe('$share/jobs/jobs/#', 1)).toBe(1)
+    const other = await world.connect('b')
+    expect(await other.subscribe('$share/jobs/jobs/#', 1)).toBe(0x97)
+    expect(await other.subscribe('$queue/jobs', 1)).toBe(0x97)
+    // One that is there may subscribe again.
+    expect(await client.subscribe('$queue/jobs', 0)).toBe(0)
+    expect(world.server.state.counters.limits.queueConsumersMax).toBe(2)
+  })
+
   it('32: one that listens drops its oldest, and hurts nobody', async () => {
     const world = await inMemory({
       declared: [{ name: 'last', properties: { filters: ['t/#'], messagesMax: 2 } }],
