@@ -218,8 +218,7 @@ function nothing(): Unwritten {
 
 /**
  * Begins to use a redo log for a database that has all commits up to `settled` durably. `format` is that of
- * the closed store. Returns null where
- * there is no room for the log.
+ * the closed store. Returns null where there is no room for the log.
  */
 export async function openWriteBehind(
   db: Database,
