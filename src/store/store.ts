@@ -34,6 +34,16 @@ export interface SubscriptionRecord extends SubscriptionOptions {
   readonly retainedPending?: true
   /** When sending them began, in broker time. Anything published later was live. */
   readonly retainedSince?: number
+  /** Present if a consumer of a queue asked for more than its filter says, by properties of SUBSCRIBE. */
+  readonly consumer?: ConsumerRecord
+}
+
+/** The wishes of a consumer, those of its filter included. */
+export interface ConsumerRecord {
+  /** Messages that it may hold; null for the queue's own value. */
+  readonly prefetch: 'auto' | number | null
+  /** Whether it gets the number, time and key of messages. */
+  readonly meta: boolean
 }
 
 export interface WillRecord {

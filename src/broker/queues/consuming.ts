@@ -12,8 +12,8 @@ import { propertiesByUse } from '../../queue/queue-options.ts'
 import type { QueueDelivery } from '../../session/context.ts'
 import { abandon, queueFlight, release } from '../../session/queue-deliveries.ts'
 import type { Session } from '../../session/session.ts'
-import type { SubscriptionRecord } from '../../store/store.ts'
-import type { ConsumeRequest, QueueRefusal } from '../state/queue-port.ts'
+import type { ConsumerRecord, SubscriptionRecord } from '../../store/store.ts'
+import type { Admission, ConsumeRequest, QueueRefusal } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import type { ConsumerChanges, Definitions } from './definitions.ts'
 import { Queue } from './queue.ts'
@@ -30,8 +30,6 @@ const NO_PARAMETERS: QueueParameters = { prefetch: null, ack: null, leaseSeconds
 export class Consuming implements ConsumerChanges {
   readonly #state: ServerState
   readonly #definitions: Definitions
-  /** The parameters of the SUBSCRIBE that was admitted last, until `join` takes them. */
-  #admitted: { readonly filter: string; readonly parameters: QueueParameters } | null = null
   /** Messages at QoS 2 of stored Sessions that have ended, on their way to the dead letters. */
   readonly #inDoubt = new Map<string, { readonly session: Session; readonly packetId: number }>()
   /** Consumers of all queues. */
@@ -46,8 +44,8 @@ export class Consuming implements ConsumerChanges {
 
   // ── SUBSCRIBE ───────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Refuses a valid SUBSCRIBE, or declares the queue where it is not there, and returns null. */
-  admit(given: ConsumeRequest): QueueRefusal | null {
+  /** Refuses a valid SUBSCRIBE, or grants it and declares the queue where it is not there. */
+  admit(given: ConsumeRequest): QueueRefusal | Admission {
     const { asked, request, view, session } = given
     const { name } = asked
     if (request.noLocal) {
@@ -63,8 +61,7 @@ export class Consuming implements ConsumerChanges {
     const queue = this.#definitions.byName.get(name) ?? this.#declare(asked, given.mayDeclare, view.clientId)
     if (!(queue instanceof Queue)) return queue
     const refusal = this.#misfit(queue, asked) ?? this.excess(session, request.filter, queue)
-    if (refusal === null) this.#admitted = { filter: request.filter, parameters }
-    return refusal
+    return refusal ?? { consumer: beyondFilter(asked.parameters, parameters) }
   }
 
   #declare(asked: QueueSubscription, mayDeclare: boolean, clientId: string): Queue | QueueRefusal {
@@ -103,10 +100,8 @@ export class Consuming implements ConsumerChanges {
 
   join(session: Session, filter: string, record: SubscriptionRecord): void {
     const asked = filter.startsWith(SHARE) ? null : parseSubscription(filter)
-    const admitted = this.#admitted
-    this.#admitted = null
     const ofFilter = asked?.kind === 'queue' ? asked.parameters : NO_PARAMETERS
-    const parameters = admitted?.filter === filter ? admitted.parameters : ofFilter
+    const parameters = { ...ofFilter, ...record.consumer }
     const { prefetchMax } = this.#definitions.options
     const queue = this.queueOf(filter)
     const known = consumersOf(session)?.byFilter.get(filter)
@@ -340,6 +335,13 @@ export class Consuming implements ConsumerChanges {
 /** Names a message of a queue. */
 function keyOf({ group, lane, sequence }: Pick<DeliverySource, 'group' | 'lane' | 'sequence'>): string {
   return `${group}/${lane}/${sequence}`
+}
+
+/** Returns what the Subscription has to keep beside its filter; null if that says the same. */
+function beyondFilter(ofFilter: QueueParameters, { prefetch, meta }: QueueParameters): ConsumerRecord | null {
+  const wishes = { prefetch, meta: meta === true }
+  const isSame = ofFilter.prefetch === prefetch && (ofFilter.meta === true) === wishes.meta
+  return isSame ? null : wishes
 }
 
 function isOf(source: unknown, consumer: QueueConsumer): boolean {

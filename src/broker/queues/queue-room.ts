@@ -21,7 +21,7 @@ import type { Session } from '../../session/session.ts'
 import type { GroupState, RecoveredLogs } from '../../store/log-store.ts'
 import type { SubscriptionRecord } from '../../store/store.ts'
 import { type ClientView, mayDeclare } from '../boundary/policy.ts'
-import type { ConsumeRequest, QueueDecision, QueueRefusal, Queues } from '../state/queue-port.ts'
+import type { Admission, ConsumeRequest, QueueDecision, QueueRefusal, Queues } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { Consuming } from './consuming.ts'
 import { Definitions } from './definitions.ts'
@@ -140,10 +140,10 @@ export class QueueRoom implements Queues {
     return options.declare === 'auto' && !byName.has(name) && !isDeadLetterName(name) && !isReplyName(name)
   }
 
-  admit(request: ConsumeRequest): QueueRefusal | null {
-    const refusal = this.consuming.admit(request)
+  admit(request: ConsumeRequest): QueueRefusal | Admission {
+    const answer = this.consuming.admit(request)
     this.#watchIdle()
-    return refusal
+    return answer
   }
 
   shareRefusal(session: Session, filter: string): QueueRefusal | null {

@@ -6,6 +6,7 @@ import type { InvalidAddress, QueueSubscription } from '../../mqtt/server-topics
 import { parseFilter, topicFilterError, topicNameError } from '../../mqtt/topics.ts'
 import { innerFilter } from '../../routing/filter.ts'
 import { effectiveQoS, type Session } from '../../session/session.ts'
+import type { ConsumerRecord } from '../../store/store.ts'
 import { subscriptionRecord } from '../../store/subscription-record.ts'
 import { filterExcess } from '../accounts/form-limits.ts'
 import type { Limit } from '../boundary/events.ts'
@@ -233,25 +234,32 @@ export class Subscribing {
     const refused = this.#refusal(session, request.filter, asked.canonical)
     if (refused !== null) return refused
     const mayDeclare = decision === 'may-declare'
-    const refusal = this.#state.queues!.admit({ view, session, request, asked, userProperties, mayDeclare })
-    if (refusal !== null) {
-      handled.reason ??= refusal.reason
-      return refusal.reasonCode
+    const answer = this.#state.queues!.admit({ view, session, request, asked, userProperties, mayDeclare })
+    if ('reason' in answer) {
+      handled.reason ??= answer.reason
+      return answer.reasonCode
     }
     // A queue may have been declared, also by a Session that is not stored.
     if (mayDeclare) handled.durableAt = this.#state.store.openSequence
     const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
-    this.add(session, request.filter, { ...request, qos }, identifier)
+    this.add(session, request.filter, { ...request, qos }, identifier, answer.consumer)
     return qos
   }
 
   /** Adds or replaces one Subscription, also in the store. Returns true if it existed [MQTT-3.8.4-3]. */
-  add(session: Session, filter: string, options: SubscriptionOptions, identifier: number): boolean {
+  add(
+    session: Session,
+    filter: string,
+    options: SubscriptionOptions,
+    identifier: number,
+    consumer: ConsumerRecord | null = null,
+  ): boolean {
     const { subscriptions } = session
     this.#state.work.units += RECORD_UNITS
     if (this.asked.size > 0) this.asked.get(session)?.delete(filter)
     this.#forgetSuspended(session, filter)
-    const record = subscriptionRecord(options, identifier)
+    const plain = subscriptionRecord(options, identifier)
+    const record = consumer === null ? plain : { ...plain, consumer }
     const held = addSubscription(this.#state, session, filter, record)
     const count = subscriptions.size
     subscriptions.set(held, record)

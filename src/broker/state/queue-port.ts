@@ -6,7 +6,7 @@ import type { Address, InvalidAddress, QueueAddress, QueueSubscription } from '.
 import type { Inlet } from '../../routing/inlet.ts'
 import type { QueueDelivery } from '../../session/context.ts'
 import type { Session } from '../../session/session.ts'
-import type { Store, SubscriptionRecord } from '../../store/store.ts'
+import type { ConsumerRecord, Store, SubscriptionRecord } from '../../store/store.ts'
 import type { ClientView } from '../boundary/policy.ts'
 
 /**
@@ -32,6 +32,12 @@ export interface ConsumeRequest {
   readonly mayDeclare: boolean
 }
 
+/** A SUBSCRIBE to a queue that is granted. */
+export interface Admission {
+  /** To be stored with the Subscription; null where its filter says everything. */
+  readonly consumer: ConsumerRecord | null
+}
+
 export interface Queues {
   // ── Subscriptions ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -45,8 +51,8 @@ export interface Queues {
     asked: QueueSubscription,
     qos: QoS,
   ): QueueDecision | Promise<QueueDecision>
-  /** Refuses a valid SUBSCRIBE, or returns null. Declares the queue by use. */
-  admit(request: ConsumeRequest): QueueRefusal | null
+  /** Grants or refuses a valid SUBSCRIBE. Declares the queue by use. */
+  admit(request: ConsumeRequest): QueueRefusal | Admission
   /** Refuses a Shared Subscription that would make one consumer too many; null for any other filter. */
   shareRefusal(session: Session, filter: string): QueueRefusal | null
   /** Whether messages for this filter come from a queue, and not from the Router. */

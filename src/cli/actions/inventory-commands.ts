@@ -270,13 +270,15 @@ function address({ remoteAddress, remotePort, transport }: LinkInfo): string {
 }
 
 function options(entry: SubscriptionEntry): string {
-  const { noLocal, retainAsPublished, retainHandling, identifier, isSuspended } = entry
+  const { noLocal, retainAsPublished, retainHandling, identifier, isSuspended, consumer } = entry
   return [
     isSuspended && 'not allowed at present',
     noLocal && 'No Local',
     retainAsPublished && 'Retain As Published',
     retainHandling > 0 && `Retain Handling ${retainHandling}`,
     identifier > 0 && `identifier ${identifier}`,
+    consumer !== undefined && consumer.prefetch !== null && `prefetch ${consumer.prefetch}`,
+    consumer?.meta === true && 'meta',
   ]
     .filter((text) => text !== false)
     .join(', ')

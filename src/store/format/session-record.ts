@@ -1,6 +1,6 @@
 /** Sessions, their Subscriptions and the head values of their checkpoints, as they are stored. */
 import type { QoS, SubscriptionOptions } from '../../mqtt/packet.ts'
-import type { InboundPacket, SessionRecord, SubscriptionRecord } from '../store.ts'
+import type { ConsumerRecord, InboundPacket, SessionRecord, SubscriptionRecord } from '../store.ts'
 import { subscriptionRecord } from '../subscription-record.ts'
 import { type ByteReader, ByteWriter, textBytesMax } from './encoding.ts'
 
@@ -87,20 +87,42 @@ const NO_LOCAL = 0x04
 const RETAIN_AS_PUBLISHED = 0x08
 const RETAIN_HANDLING_SHIFT = 4
 const RETAINED_PENDING = 0x40
+/** A byte of flags and perhaps a number follow; never together with the one above. From format 4 on. */
+const CONSUMER = 0x80
+
+/** Flags of a consumer. */
+const META = 1
+/** The number follows; 0 stands for `auto`. */
+const PREFETCH = 2
 
 /** Returns the unsealed value of a Subscription. The topic filter is in the key. */
 export function encodeSubscription(record: SubscriptionRecord): Buffer {
-  const writer = new ByteWriter(20)
+  const writer = new ByteWriter(24)
+  const isPending = record.retainedPending === true
   writer.u8(
     record.qos |
       (record.noLocal ? NO_LOCAL : 0) |
       (record.retainAsPublished ? RETAIN_AS_PUBLISHED : 0) |
       (record.retainHandling << RETAIN_HANDLING_SHIFT) |
-      (record.retainedPending === true ? RETAINED_PENDING : 0),
+      (isPending ? RETAINED_PENDING : 0) |
+      (record.consumer === undefined || isPending ? 0 : CONSUMER),
   )
   writer.varint(record.identifier)
-  if (record.retainedPending === true) writer.f64(record.retainedSince ?? 0)
+  if (isPending) writer.f64(record.retainedSince ?? 0)
+  else if (record.consumer !== undefined) writeConsumer(writer, record.consumer)
   return writer.taken()
+}
+
+function writeConsumer(writer: ByteWriter, { prefetch, meta }: ConsumerRecord): void {
+  writer.u8((meta ? META : 0) | (prefetch === null ? 0 : PREFETCH))
+  if (prefetch !== null) writer.varint(prefetch === 'auto' ? 0 : prefetch)
+}
+
+function readConsumer(reader: ByteReader): ConsumerRecord {
+  const flags = reader.u8()
+  if (flags > (META | PREFETCH)) throw new RangeError(`flags ${flags} of a consumer are not known`)
+  const prefetch = (flags & PREFETCH) === 0 ? null : reader.varint() || 'auto'
+  return { prefetch, meta: (flags & META) !== 0 }
 }
 
 /** Reads the unsealed value of a Subscription. */
@@ -113,6 +135,8 @@ export function decodeSubscription(reader: ByteReader): SubscriptionRecord {
     retainHandling: ((flags >>> RETAIN_HANDLING_SHIFT) & 3) as 0 | 1 | 2,
   }
   const record = subscriptionRecord(options, reader.varint())
+  // A queue has no retained messages.
+  if ((flags & CONSUMER) !== 0) return { ...record, consumer: readConsumer(reader) }
   if ((flags & RETAINED_PENDING) === 0) return record
   // Format 1 does not say since when.
   return { ...record, retainedPending: true, retainedSince: reader.atEnd ? 0 : reader.f64() }

@@ -9,6 +9,7 @@ import {
   encodeForwardedProperties,
   type ForwardedProperties,
 } from '../../mqtt/properties/forwarded.ts'
+import { PREFETCH_MAX } from '../../mqtt/server-topics.ts'
 import { topicFilterError, topicNameError } from '../../mqtt/topics.ts'
 import { stringError } from '../../mqtt/utf8.ts'
 import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'
@@ -127,8 +128,14 @@ function sessionFields(record: SessionRecordLine, version: ExportVersion): objec
       retainHandling: subscription.retainHandling || undefined,
       subscriptionIdentifier: subscription.identifier || undefined,
       retainedPending: subscription.retainedPending,
+      ...(version > 2 && consumerFields(subscription)),
     })),
   }
+}
+
+function consumerFields({ consumer }: SubscriptionRecord): object {
+  if (consumer === undefined) return {}
+  return { queuePrefetch: consumer.prefetch ?? undefined, queueMeta: consumer.meta || undefined }
 }
 
 function inFlightFields({ clientId, packetId, delivery }: InFlightRecord): object {
@@ -325,9 +332,19 @@ function subscription(fields: Fields): readonly [string, SubscriptionRecord] {
     retainHandling: fields.integer('retainHandling', 0, 2, 0) as 0 | 1 | 2,
     identifier: fields.integer('subscriptionIdentifier', 0, 268_435_455, 0),
     ...(fields.flag('retainedPending') && { retainedPending: true }),
+    ...consumer(fields),
   }
   fields.end()
   return [filter, record]
+}
+
+function consumer(fields: Fields): Pick<SubscriptionRecord, 'consumer'> {
+  const isAuto = fields.optional('queuePrefetch') === 'auto'
+  // `optional` does not count it as read.
+  if (isAuto) fields.text('queuePrefetch')
+  const prefetch = isAuto ? 'auto' : fields.integer('queuePrefetch', 0, PREFETCH_MAX, 0) || null
+  const meta = fields.flag('queueMeta')
+  return prefetch === null && !meta ? {} : { consumer: { prefetch, meta } }
 }
 
 function body(fields: Fields, retain: boolean): MessageBody {
