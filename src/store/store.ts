@@ -42,7 +42,7 @@ export interface SubscriptionRecord extends SubscriptionOptions {
 export interface ConsumerRecord {
   /** Messages that it may hold; null for the queue's own value. */
   readonly prefetch: 'auto' | number | null
-  /** Whether it gets the number, time and key of messages. */
+  /** Whether it is told the number, time and key of messages. */
   readonly meta: boolean
 }
 

@@ -348,12 +348,12 @@ class FakeSegment implements LogSegment {
     this.first = first
   }
 
-  get next(): number {
+  get end(): number {
     return Math.min(this.first + SEGMENT, this.#messages.length + 1)
   }
 
   from(sequence: number): LogCursor {
-    return new FakeCursor(this.#messages, Math.max(sequence, this.first) - 1, () => this.next)
+    return new FakeCursor(this.#messages, Math.max(sequence, this.first) - 1, () => this.end)
   }
 }
 

@@ -18,8 +18,8 @@ export interface Told {
   readonly tag: string | null
   /** The topic to acknowledge at; null without explicit acknowledgement. */
   readonly acknowledgeAt: string | null
-  /** Sequence number and wall time of the message, where the consumer asked for them. */
-  readonly meta: { readonly sequence: number; readonly enqueuedAt: number } | null
+  /** Sequence number, wall time and key of the message, where the consumer asked for them. */
+  readonly meta: { readonly sequence: number; readonly enqueuedAt: number; readonly key: string } | null
   /** Whether the client hears properties: 5.0. */
   readonly hearsProperties: boolean
 }
@@ -46,7 +46,8 @@ function addedProperties({ form }: Exclude<Face, 'share'>, topic: string | null,
   if (told.attempt > 1) pairs.push(['x-delivery-count', `${told.attempt}`])
   if (told.acknowledgeAt !== null) pairs.push(['x-ack', told.acknowledgeAt])
   if (told.meta !== null) {
-    pairs.push(['x-sequence', `${told.meta.sequence}`], ['x-enqueued', `${told.meta.enqueuedAt}`])
+    const { sequence, enqueuedAt, key } = told.meta
+    pairs.push(['x-sequence', `${sequence}`], ['x-enqueued', `${enqueuedAt}`], ['x-key', key])
   }
   return pairs
 }

@@ -20,6 +20,8 @@ export interface ConsumedQueue {
   durableAt(lane: number, sequence: number): number
   /** Wall time in ms at which it was put in. */
   enqueuedAt(lane: number, sequence: number): number
+  /** The key of a message, by the queue's rule. */
+  keyOf(message: Message): string
 }
 
 /** One hand-out of a message: the source of its Delivery, and the handle by which its body is read back. */
@@ -155,7 +157,10 @@ export class QueueConsumer implements Consumer {
   arriving(message: Message, { lane, sequence, attempt, tag }: Handle): Message {
     const { queue, face, parameters } = this
     const version = this.#state.connected.get(this.session)?.view.protocolVersion ?? 5
-    const meta = parameters.meta === true ? { sequence, enqueuedAt: queue.enqueuedAt(lane, sequence) } : null
+    const meta =
+      parameters.meta === true
+        ? { sequence, enqueuedAt: queue.enqueuedAt(lane, sequence), key: queue.keyOf(message) }
+        : null
     return arrivingMessage(face, message, {
       attempt,
       tag: tag === '' ? null : tag,

@@ -30,6 +30,8 @@ export interface Owner {
   readonly name: string
   readonly numbers: QueueNumbers
   readonly unsettledMax: number
+  /** The key of a message, by its rule. */
+  keyOf(message: Message): string
   /** Moves a message to the dead letters, and tells the group in a later turn. */
   bury(death: Death): void
   /** It is to be known after a restart. */
@@ -100,10 +102,14 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     return cursor?.next() === true ? cursor.appendedWall : this.#state.host.wallNow()
   }
 
+  keyOf(message: Message): string {
+    return this.#owner.keyOf(message)
+  }
+
   segment(lane: number, sequence: number): LogSegment | null {
     const log = this.#logNumbers[lane]!
     const found = this.#logs.segment(log, sequence)
-    if (found !== null) return { first: found.first, next: found.end, from: (at) => found.from(at) }
+    if (found !== null) return found
     if (!this.#reading.has(lane)) this.#load(lane, log, sequence)
     return null
   }

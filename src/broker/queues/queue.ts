@@ -3,6 +3,7 @@ import { Message } from '../../mqtt/message.ts'
 import { isDeadLetterName, QUEUED_TOPIC_BYTES_MAX } from '../../mqtt/server-topics.ts'
 import { Group } from '../../queue/group.ts'
 import type { Death } from '../../queue/group-context.ts'
+import { keyOf } from '../../queue/key-of.ts'
 import { deadLetterQueue, type QueueProperties } from '../../queue/properties.ts'
 import type { GroupRules } from '../../queue/rules.ts'
 import type { Inlet, InletRefusal } from '../../routing/inlet.ts'
@@ -138,6 +139,10 @@ export class Queue implements Inlet, Owner {
     if (expiresAt >= message.expiresAt) return message
     const { topic, payload, properties, qos, retain, publisher } = message
     return Message.of({ topic, payload, properties, qos, retain, publisher, expiresAt })
+  }
+
+  keyOf(message: Message): string {
+    return keyOf(this.properties.key)(message)
   }
 
   bury(death: Death): void {

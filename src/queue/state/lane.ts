@@ -5,31 +5,18 @@
  * unread, unless it has an entry (after a restart) or is in `gone`. So ten million messages that wait take
  * no memory here, and neither do ten million that are gone.
  */
-import type { Message } from '../../mqtt/message.ts'
+import type { LogCursor as StoredCursor, LogSegment as StoredSegment } from '../../store/log-store.ts'
 import { Entry, State } from './consumer.ts'
 import { EntryHeap } from './entry-heap.ts'
 import { type Run, Runs } from './runs.ts'
 
-/** Walks over entries of a log in place. Its fields are those of the current one. */
-export interface LogCursor {
-  /** Moves to the next entry; false at the end. */
-  next(): boolean
-  readonly sequence: number
-  /** `Message.size`. */
-  readonly size: number
-  /** Broker time in ms; `Infinity` for never. */
-  readonly expiresAt: number
-  message(): Message
-}
-
-/** Consecutive entries of a log, in memory. It is good for a turn. */
-export interface LogSegment {
-  readonly first: number
-  /** One past the last. */
-  readonly next: number
+/** The parts of the store's segments that the machine needs. */
+export interface LogSegment extends Pick<StoredSegment, 'first' | 'end'> {
   /** Returns a cursor before the first entry at or after this sequence. */
   from(sequence: number): LogCursor
 }
+
+export type LogCursor = Pick<StoredCursor, 'next' | 'sequence' | 'size' | 'expiresAt' | 'message'>
 
 export class Lane {
   readonly number: number
@@ -205,7 +192,7 @@ export class Lane {
     const read = this.#read
     if (read !== null && read.sequence === sequence) return read
     const segment = this.#segment
-    if (segment === null || sequence < segment.first || sequence >= segment.next) {
+    if (segment === null || sequence < segment.first || sequence >= segment.end) {
       const asked = this.#ask(sequence)
       this.#segment = asked
       if (asked === null) {

@@ -1,7 +1,7 @@
 /** What queues make of options and properties of SUBSCRIBE, and of other parts of the Server. */
 import { describe, expect, it } from 'vitest'
 import type { Given } from '../harness.ts'
-import { DiskWorld, jobs, publishes } from './queue-world.ts'
+import { DiskWorld, inMemory, jobs, publishes } from './queue-world.ts'
 
 const LASTING: Given = { clean: false, properties: { sessionExpiryInterval: 1000 } }
 
@@ -47,5 +47,16 @@ describe('User Properties of SUBSCRIBE', () => {
     const [got] = publishes(again)
     expect(got).toMatchObject({ line: '$queue/jobs x 1', user: { 'x-topic': 'jobs/a' } })
     expect(got!.user).not.toHaveProperty('x-sequence')
+  })
+
+  it('add the number, time and key of each message', async () => {
+    const world = await inMemory(jobs({ key: 'level:2' }))
+    const client = await world.connect('c')
+    await client.publish('jobs/mail/7', 'x', 1)
+    await client.subscribe('$queue/jobs/#', 1, {}, { userProperties: { 'queue-meta': 'yes' } })
+    const enqueued = `${world.wall}`
+    expect(publishes(client)).toMatchObject([
+      { user: { 'x-sequence': '1', 'x-enqueued': enqueued, 'x-key': 'mail' } },
+    ])
   })
 })
