@@ -224,7 +224,7 @@ export const QUEUES = {
     unit: 'bytes',
     effect: 'restart',
     counter: null,
-    says: 'memory for parts of all queues that were read from the disk',
+    says: 'memory for parts of queues read from the disk; at most an eighth of memory_bytes_max',
   }),
   idle_expiry_seconds: row({
     schema: seconds({ min: 60, unlimited: true }),

@@ -32,6 +32,10 @@ const MIB = 1024 * 1024
 /** Stored messages and queue entries never take more than this share of the heap. */
 const RESIDENT_SHARE = 0.25
 
+/** Shares of `memoryBytesMax` that logs of queues may take: parts that were read, and parts that grow. */
+const LOG_CACHE_SHARE = 1 / 8
+const OPEN_LOGS_SHARE = 1 / 16
+
 /** A Server that has started, with the parts that it needs. */
 export interface BrokerCore {
   readonly server: Server
@@ -59,7 +63,7 @@ export async function startCore(
   limits: Limits,
   wanted: () => readonly ListenerOptions[],
 ): Promise<BrokerCore> {
-  const store = openStore(options)
+  const store = openStore(options, limits)
   let resolveFatal: (error: Error) => void = () => {}
   const fatal = new Promise<Error>((resolve) => {
     resolveFatal = resolve
@@ -98,7 +102,7 @@ export async function startCore(
   return { server, store, policy, access, keeping, guard, notice, loginsNotice, fatal }
 }
 
-function openStore(options: BrokerOptions): Store {
+function openStore(options: BrokerOptions, { memoryBytesMax }: Limits): Store {
   const { dataDirectory: directory } = options
   const durability = durabilityOf(options)
   if (durability === 'memory') return new MemoryStore()
@@ -109,7 +113,9 @@ function openStore(options: BrokerOptions): Store {
     syncEverySeconds: syncSecondsOf(options) ?? 0,
     commitPaceMs: options.commitPaceMs ?? COMMIT_PACE_MS,
     reserveBytes: options.reserveBytes ?? 64 * MIB,
-    logCacheBytesMax: queuesOf(options).readCacheBytesMax,
+    // Clients could not give way to more: it counts in the same limit.
+    logCacheBytesMax: Math.min(queuesOf(options).readCacheBytesMax, memoryBytesMax * LOG_CACHE_SHARE),
+    openLogBytesMax: Math.min(16 * MIB, memoryBytesMax * OPEN_LOGS_SHARE),
     residentBytesMax: Math.min(options.residentBytesMax ?? 128 * MIB, heapBytesMax() * RESIDENT_SHARE),
   })
 }
