@@ -31,6 +31,8 @@ export interface PartsOf {
   /** Null when the store has failed. */
   recording(): LogParts | null
   opened(): LogParts
+  /** Null before the store is open, and while it is being opened again. */
+  present(): LogParts | null
 }
 
 export class LevelLogs implements LogStore {
@@ -117,14 +119,14 @@ export class LevelLogs implements LogStore {
   }
 
   get memoryBytes(): number {
-    return this.#parts.opened().logs.memoryBytes
+    return this.#parts.present()?.logs.memoryBytes ?? 0
   }
 
   get reads(): number {
-    return this.#parts.opened().logReader.reads
+    return this.#parts.present()?.logReader.reads ?? 0
   }
 
   get hits(): number {
-    return this.#parts.opened().logReader.hits
+    return this.#parts.present()?.logReader.hits ?? 0
   }
 }

@@ -47,7 +47,11 @@ type State = 'closed' | 'open' | 'closing' | 'failed'
 export class LevelStore implements Store {
   readonly held = new HeldBytes()
   readonly canPark = true
-  readonly logs = new LevelLogs({ recording: () => this.#recording(), opened: () => this.#opened() })
+  readonly logs = new LevelLogs({
+    recording: () => this.#recording(),
+    opened: () => this.#opened(),
+    present: () => this.#parts,
+  })
   readonly #settings: LevelSettings
   readonly #space: SpaceGuard
   readonly #progress = new CommitProgress()

@@ -1,6 +1,7 @@
 /** Examples 31 and 32 of queues, and what else is limited. */
 import { describe, expect, it } from 'vitest'
-import { answer, inMemory, lines, publishes } from './queue-world.ts'
+import { StoreError } from '../../../src/store/store.ts'
+import { answer, DiskWorld, inMemory, jobs, lines, publishes } from './queue-world.ts'
 
 describe('a full queue', () => {
   it('31: one that is addressed refuses, and says so', async () => {
@@ -56,5 +57,37 @@ describe('a full queue', () => {
       '$queue/last;prefetch=5/t/x 5 1',
     ])
     expect(world.server.state.counters.drops.overflow).toBe(3)
+  })
+})
+
+describe('a full disk', () => {
+  it('has the store read again, while memory is looked at, and queues keep what they have', async () => {
+    const disk = await DiskWorld.make(jobs())
+    const { store, world } = disk
+    const publisher = await disk.connect('p')
+    await publisher.send({ cmd: 'publish', topic: 'jobs/a', payload: 'x', qos: 1, messageId: 1 })
+    await disk.settle()
+    const recovered = world.record('storeRecovered')
+    const open = store.open.bind(store)
+    const bytes = new Set<number>()
+    store.open = async (source) => {
+      let isOpen = false
+      const opening = open(source).finally(() => {
+        isOpen = true
+      })
+      while (!isOpen) {
+        bytes.add(store.logs.memoryBytes)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      return opening
+    }
+    world.server.state.storeFailed(new StoreError('full', 'no space left', 'Free some.'))
+    while (recovered.length === 0 && world.fatal === null) await disk.settle()
+    expect(world.fatal).toBeNull()
+    expect(bytes).toContain(0)
+    const consumer = await disk.connect('c')
+    await consumer.subscribe('$queue/jobs/#', 1)
+    await disk.settle()
+    expect(lines(consumer)).toEqual(['$queue/jobs/jobs/a x 1'])
   })
 })
