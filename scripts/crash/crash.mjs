@@ -34,8 +34,7 @@ const HELP = `Kills a broker again and again under a crowd of clients, and audit
                             chance
       --disk-errors         lets all writes fail for a while between kills: the disk is full, or has an error
       --backups             backs Godwit up while it runs and is killed; restores and audits completed backups
-      --queues              runs producers and consumers of queues instead of the crowd; with kills or
-                            --power-cuts
+      --queues              runs producers and consumers of queues instead of the crowd
       --mutants             runs copies of Godwit that are wrong on purpose, each until it is caught
       --only TEXT           runs only mutants with this text in their names
       --interval            shows what \`durability: interval\` keeps over power cuts and SIGKILL in turn
@@ -104,8 +103,8 @@ async function main() {
   if (values.names !== undefined && !NAME_RULES.includes(values.names))
     throw new Error(`--names ${values.names}?`)
   if (values.backups && values.broker !== 'godwit') throw new Error('--backups is for Godwit')
-  if (values.queues && (values.broker !== 'godwit' || values.backups || values['disk-errors']))
-    throw new Error('--queues is for Godwit, and goes with kills and --power-cuts')
+  if (values.queues && (values.broker !== 'godwit' || values.backups))
+    throw new Error('--queues is for Godwit, and does not go with --backups')
   if (values.backups && (values['power-cuts'] || values['disk-errors'])) {
     throw new Error('--backups goes with kills only')
   }
@@ -216,6 +215,7 @@ function report(name, seed, run) {
     `${counts.doubled} doubled`,
     `${counts.misordered} misordered`,
     `${counts.sessionsLost} sessions lost`,
+    ...('unsure' in ledger ? [`${ledger.unsure} perhaps answered`] : []),
     ...('retainedLost' in counts ? figuresOfCrowd(counts) : [`${counts.strays} strays`]),
   ]
   const backups = 'backups' in run ? run.backups : null

@@ -24,6 +24,17 @@ export function buildFaults() {
   return { library, remove: () => rmSync(directory, { recursive: true, force: true }) }
 }
 
+/** Returns a fault of a disk: `forMs` is how long it lasts, `wellMs` how long all is well after it. */
+export function faultOf(random) {
+  return {
+    error: random.pick(['ENOSPC', 'ENOSPC', 'EIO']),
+    countdown: random.between(0, 20),
+    torn: random.chance(0.5),
+    forMs: random.between(1, 300),
+    wellMs: random.pick([0, 50, 2500]),
+  }
+}
+
 export class FaultyDisk {
   /** The broker's directory, which it makes itself. */
   data

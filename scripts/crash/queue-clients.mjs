@@ -44,7 +44,9 @@ export class QueueProducer {
    *   topic: string,
    *   window: number,
    *   poison: number,
-   * }} options `poison` is the share of messages that consumers refuse
+   *   mayBeRefused?: boolean,
+   * }} options `poison` is the share of messages that consumers refuse; `mayBeRefused` says that the broker
+   * may refuse messages
    */
   constructor(options) {
     const { port, ledger, random, name, version } = options
@@ -116,9 +118,11 @@ export class QueueProducer {
   #packet({ type, packetId, reasonCode }) {
     const outgoing = this.#inFlight.get(packetId)
     if (outgoing === undefined) return
-    if (type !== 'pubcomp' && reasonCode >= 0x80)
-      this.#ledger.problem('strays', `${keyOf(outgoing.payload)} was refused with ${reasonCode.toString(16)}`)
-    if (type === 'pubrec') {
+    if (type !== 'pubcomp' && reasonCode >= 0x80) {
+      const how = `${keyOf(outgoing.payload)} was refused with ${reasonCode.toString(16)}`
+      if (this.#options.mayBeRefused !== true) this.#ledger.problem('strays', how)
+      this.#inFlight.delete(packetId)
+    } else if (type === 'pubrec') {
       if (!outgoing.isReceived) this.#ledger.acknowledge(keyOf(outgoing.payload))
       outgoing.isReceived = true
       this.#client.send(acknowledge('pubrel', packetId))
@@ -144,6 +148,8 @@ export class QueueConsumer {
   #isSubscribed = false
   /** Counts connections: work of an earlier one is not acknowledged. */
   #connection = 0
+  /** The ledger's count of brokers when it connected. */
+  #broker = 0
   /** @type {{ packetId: number, qos: number, payload: string }[]} */
   #work = []
   #isWorking = false
@@ -214,6 +220,7 @@ export class QueueConsumer {
 
   #online() {
     this.#connection++
+    this.#broker = this.#ledger.broker
     this.#subscribe()
   }
 
@@ -234,7 +241,8 @@ export class QueueConsumer {
     const marker = this.#marker
     if (type === 'publish') this.#received(packet)
     else if (type === 'pubrel') this.#release(packetId)
-    else if (type === 'puback' && marker !== null && marker.packetId === packetId) this.#sure(marker)
+    else if (type === 'puback' && marker !== null && marker.packetId === packetId)
+      this.#sure(marker, reasonCode)
     else if (type === 'suback' && reasonCode <= 2) this.#isSubscribed = true
     else if (type === 'suback') {
       // A queue of dead letters is there once something is dead.
@@ -247,8 +255,10 @@ export class QueueConsumer {
 
   #received({ packetId, qos, payload }) {
     const { queue, isAlone = false } = this.#options
+    const key = keyOf(payload)
     // A PUBLISH that is sent again although PUBREC was sent is the same hand-out.
-    if (!this.#released.has(packetId)) this.#ledger.handed(keyOf(payload), queue, isAlone)
+    if (this.#released.get(packetId) === key) this.#ledger.unanswered(key)
+    else this.#ledger.handed(key, queue, isAlone)
     this.#work.push({ packetId, qos, payload })
     if (!this.#isWorking) void this.#workOff()
   }
@@ -271,7 +281,7 @@ export class QueueConsumer {
     const key = keyOf(payload)
     const { queue } = this.#options
     const refused = version === 5 && refuses && payload.split(' ', 3)[2] === 'poison' ? REFUSED : 0
-    if (refused === 0) this.#ledger.answered(key)
+    if (refused === 0) this.#ledger.answered(key, this.#broker)
     else this.#ledger.refused(key, queue)
     if (qos === 2) {
       if (refused === 0) this.#released.set(packetId, key)
@@ -299,8 +309,10 @@ export class QueueConsumer {
     this.#client.send(publish({ version, topic, payload, qos: 1, packetId, retain: true }))
   }
 
-  #sure({ keys }) {
+  #sure({ keys }, reasonCode) {
     this.#marker = null
+    // A refusal is not committed. Whether what was before it is will not be known.
+    if (reasonCode >= 0x80) return
     for (const key of keys) this.#ledger.settled(key, this.#options.queue)
   }
 }

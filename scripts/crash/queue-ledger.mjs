@@ -25,6 +25,10 @@ export class QueueLedger {
   details = []
   /** Changes with each event. */
   time = 0
+  /** Changes when a broker ends: nobody reads what is sent to it later. */
+  broker = 0
+  /** Acknowledged messages that are gone after an answer of which nobody knows whether it was committed. */
+  unsure = 0
   #messages = new Map()
   /** The latest first arrival by queue and producer, where order is promised. */
   #latest = new Map()
@@ -78,16 +82,26 @@ export class QueueLedger {
       const how = `${message.settled} times acknowledged, ${message.deadSettled} times as a dead letter`
       this.problem('doubled', `queue ${queue} hands out ${key} again: ${how}, ${copies} copies`)
     }
+    this.unanswered(key)
     if (isOrdered && message.handed === 0) this.#inOrder(key, queue)
     if (isDead) message.dead++
     else message.handed++
   }
 
-  /** A consumer acknowledges it: whether the broker learns of that is not known yet. */
-  answered(key) {
+  /**
+   * A consumer acknowledges it: whether the broker learns of that is not known yet. `broker` is the one that
+   * its connection was made to; if that has ended, it does not.
+   */
+  answered(key, broker) {
     this.time++
     const message = this.#messages.get(key)
-    if (message !== undefined) message.answered++
+    if (message !== undefined && broker === this.broker) message.answered++
+  }
+
+  /** It comes again: what was answered before was not read, or not committed, unless there are copies. */
+  unanswered(key) {
+    const message = this.#messages.get(key)
+    if (message !== undefined && (message.once || message.sends === 1)) message.answered = 0
   }
 
   /** A consumer refuses it for good: it is a dead letter, or comes again if that did not arrive. */
@@ -125,7 +139,9 @@ export class QueueLedger {
 
   /** Judges what never came. */
   audit() {
-    for (const { key, isAcknowledged, handed, dead, answered, refused } of this.#messages.values()) {
+    for (const message of this.#messages.values()) {
+      const { key, isAcknowledged, handed, dead, answered, refused, settled, deadSettled } = message
+      if (isAcknowledged && answered > 0 && settled + deadSettled === 0) this.unsure++
       if (!isAcknowledged || answered > 0) continue
       const how =
         handed + dead === 0

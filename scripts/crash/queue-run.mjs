@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { BrokerProcess, freePort } from './broker.mjs'
 import { Client } from './client.mjs'
-import { FaultyDisk } from './disk.mjs'
+import { FaultyDisk, faultOf } from './disk.mjs'
 import { QueueConsumer, QueueProducer } from './queue-clients.mjs'
 import { QueueLedger } from './queue-ledger.mjs'
 import { Random } from './random.mjs'
@@ -35,6 +35,8 @@ export class QueueRun {
   #died = []
   /** @type {FaultyDisk | null} */
   #disk = null
+  /** Whether the broker may end by itself, since its disk has errors. */
+  #mayDie = false
 
   /**
    * @param {{
@@ -47,6 +49,7 @@ export class QueueRun {
    *   library?: string,
    *   nameRules?: readonly import('./trace.mjs').NameRule[],
    *   powerCuts?: boolean,
+   *   diskErrors?: boolean,
    * }} options `main` is Godwit's, for the last check of the store
    */
   constructor(options) {
@@ -64,10 +67,12 @@ export class QueueRun {
       await this.#chaos()
       await this.#settle()
       await this.#aftermath()
+      for (const text of this.#died) this.ledger.problem('strays', `the broker ended by itself: ${text}`)
+      // Then the clients could not finish: nothing is known to be lost.
+      if (this.#died.length > 0) return
       this.ledger.audit()
       await this.#broker.kill()
-      if (this.#died.length === 0) await this.#check()
-      for (const text of this.#died) this.ledger.problem('strays', `the broker ended by itself: ${text}`)
+      await this.#check()
     } finally {
       this.#canary?.vanish()
       for (const client of [...this.#producers, ...this.#consumers]) client.stop()
@@ -78,7 +83,9 @@ export class QueueRun {
 
   #newBroker(directory, port) {
     const { kind, library, powerCuts = false, nameRules: rules } = this.#options
-    const died = (text) => this.#died.push(text)
+    const died = (text) => {
+      if (!this.#mayDie) this.#died.push(text)
+    }
     if (library === undefined) return new BrokerProcess({ kind, port, data: join(directory, 'data'), died })
     const disk = new FaultyDisk({ library, directory, random: this.#random.fork(), powerCuts, rules })
     this.#disk = disk
@@ -91,7 +98,10 @@ export class QueueRun {
     const produce = (name, topic, qos, more = {}) => {
       const version = random.pick([4, 5])
       const own = { random: random.fork(), window: random.pick([1, 5, 20, 100]), poison: 0.03 }
-      this.#producers.push(new QueueProducer({ port, ledger, name, version, topic, qos, ...own, ...more }))
+      const mayBeRefused = this.#options.diskErrors === true
+      this.#producers.push(
+        new QueueProducer({ port, ledger, name, version, topic, qos, mayBeRefused, ...own, ...more }),
+      )
     }
     const consume = (name, queue, filter, qos, more = {}) => {
       const own = { random: random.fork(), version: random.pick([4, 5]), workMs: random.pick([0, 2, 20]) }
@@ -131,8 +141,19 @@ export class QueueRun {
         await up
         await pause(random.between(20, random.chance(0.4) ? 2500 : 700))
       }
+      if (this.#options.diskErrors === true && random.chance(0.7)) await this.#failDisk(faultOf(random))
       await this.#kill()
     }
+  }
+
+  /** Lets all calls fail for a while. The broker then has some time to recover. */
+  async #failDisk(fault) {
+    // During a start it may end, whatever the error.
+    this.#mayDie = this.#up !== null || fault.error === 'EIO'
+    this.#disk?.fail(fault)
+    await pause(fault.forMs)
+    this.#disk?.mend()
+    await pause(fault.wellMs)
   }
 
   /** Lets the consumers declare their queues by using them, and then the producers begin. */
@@ -151,6 +172,7 @@ export class QueueRun {
   /** Starts the broker. Resolves when it answers, or ends. */
   #start() {
     this.#broker.start()
+    void this.#broker.exited.then(() => this.ledger.broker++)
     const startedAt = performance.now()
     /** @type {Promise<void>} */
     const up = new Promise((resolve) => {
@@ -169,7 +191,10 @@ export class QueueRun {
     this.#up = null
     this.#canary.vanish()
     if (this.#broker.running) this.kills++
-    await this.#broker.kill()
+    const gone = this.#broker.kill()
+    this.ledger.broker++
+    await gone
+    this.#mayDie = false
     this.#disk?.cutPower()
   }
 

@@ -10,7 +10,7 @@ import { Backups } from './backups.mjs'
 import { BriefSessions } from './brief.mjs'
 import { BrokerProcess, freePort } from './broker.mjs'
 import { Client } from './client.mjs'
-import { FaultyDisk } from './disk.mjs'
+import { FaultyDisk, faultOf } from './disk.mjs'
 import { Ledger } from './ledger.mjs'
 import { audienceOf, publishersOf } from './loads.mjs'
 import { Publisher } from './publisher.mjs'
@@ -432,15 +432,5 @@ export class Run {
     while (!this.#subscribers.every(({ online }) => online) && performance.now() < until) await pause(20)
     await pause(AFTERMATH_MS)
     await this.#inspect()
-  }
-}
-
-function faultOf(random) {
-  return {
-    error: random.pick(['ENOSPC', 'ENOSPC', 'EIO']),
-    countdown: random.between(0, 20),
-    torn: random.chance(0.5),
-    forMs: random.between(1, 300),
-    wellMs: random.pick([0, 50, 2500]),
   }
 }

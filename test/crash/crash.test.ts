@@ -47,6 +47,25 @@ describe('acknowledged messages are kept, and QoS 2 messages arrive once', { tim
     expect(code).toBe(0)
   })
 
+  test.each([
+    ['kills', []],
+    ['power cuts', ['--power-cuts']],
+    ['errors of the disk', ['--disk-errors']],
+  ])('of queues, too: over %s', async (_name, words) => {
+    const { code, said } = await crash(
+      '--queues',
+      '--runs',
+      '1',
+      '--kills',
+      '4',
+      '--limits',
+      'tight',
+      ...words,
+    )
+    expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
+    expect(code).toBe(0)
+  })
+
   test('in backups of the running broker, too', async () => {
     const { code, said } = await crash('--runs', '1', '--kills', '6', '--backups')
     expect(said).toMatch(/^verdict: godwit kept what it acknowledged/m)
