@@ -84,6 +84,8 @@ export class Accounts {
   /** The version that could not be read, which is reported once; null for a file that vanished. */
   #rejected: FileVersion | undefined
   #onChange: AccountsListener | null = null
+  /** Settles when the edit or the reading that was asked for last has ended. Never rejects. */
+  #turn: Promise<unknown> = Promise.resolve()
 
   private constructor(directory: string, work: PasswordWork, content: AccountsContent, version: FileVersion) {
     this.#directory = directory
@@ -302,7 +304,11 @@ export class Accounts {
    * AccountsError, once per version, for a file that cannot be read or is gone; the old content stays in
    * force.
    */
-  async reload(): Promise<boolean> {
+  reload(): Promise<boolean> {
+    return this.#inTurn(() => this.#reload())
+  }
+
+  async #reload(): Promise<boolean> {
     const seen = await accountsVersion(this.#directory)
     if (seen === this.#version || seen === this.#rejected) return false
     this.#rejected = seen
@@ -326,9 +332,18 @@ export class Accounts {
     })
   }
 
-  async #edit(edit: (content: AccountsContent) => AccountsContent): Promise<void> {
-    const { content, version } = await editAccounts(this.#directory, edit)
-    this.#take(content, version, true)
+  #edit(edit: (content: AccountsContent) => AccountsContent): Promise<void> {
+    return this.#inTurn(async () => {
+      const { content, version } = await editAccounts(this.#directory, edit)
+      this.#take(content, version, true)
+    })
+  }
+
+  /** Runs edits and readings one after another: a reading must not take an own edit for one of others. */
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(run)
+    this.#turn = done.catch(() => {})
+    return done
   }
 
   #take(content: AccountsContent, version: FileVersion, isOwn: boolean): void {

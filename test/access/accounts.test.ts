@@ -116,6 +116,21 @@ test('takes over what another process writes, unless it is broken', async () => 
   expect(accounts.list().map(({ name }) => name)).toEqual(['bobby2'])
 })
 
+test('does not take an own edit for one of another process, however often it looks meanwhile', async () => {
+  const accounts = await Accounts.open(directory)
+  await accounts.addUser('alice', null)
+  const own: boolean[] = []
+  accounts.onChange = (_before, _after, isOwn) => own.push(isOwn)
+  for (let round = 0; round < 20; round++) {
+    const looks: Promise<boolean>[] = []
+    const look = setInterval(() => looks.push(accounts.reload()), 0)
+    await accounts.setDisabled('alice', round % 2 === 0)
+    clearInterval(look)
+    expect(await Promise.all(looks)).not.toContain(true)
+  }
+  expect(own).toEqual(Array.from({ length: 20 }, () => true))
+})
+
 test('ignores a lock that a dead process left', async () => {
   writeFileSync(`${file()}.lock`, '999999999\n')
   const accounts = await Accounts.open(directory)
