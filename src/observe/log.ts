@@ -92,6 +92,13 @@ const KINDS = {
     subject: 'limit',
     burst: 1,
   },
+  consumerRefused: {
+    level: 'warn',
+    text: 'a Subscription to a queue was refused',
+    source: 'clientId',
+    subject: 'filter',
+    burst: 1,
+  },
   contested: {
     level: 'warn',
     text:
@@ -296,6 +303,14 @@ function warnLines(events: Events, tell: Tell, takeovers: TakeoverDetector, logg
         limit,
         key: limitPath(limit),
         detail: printable(detail),
+      }))
+    }),
+    events.on('subscribed', ({ client: { clientId }, filter, reasonCode, reason }) => {
+      if (reason === undefined) return
+      tell(KINDS.consumerRefused, { source: clientId, subject: filter, detail: '' }, () => ({
+        clientId: printable(clientId),
+        filter: printable(filter),
+        ...why(reasonCode, printable(reason)),
       }))
     }),
     ...contestLines(events, tell, takeovers),

@@ -274,7 +274,7 @@ describe('moving', () => {
     const consumer = await world.connect('w')
     await consumer.subscribe('$queue/jobs/#', 1)
     await expect(ask('move', 'jobs', { to: 'small' })).rejects.toMatchObject({
-      message: 'queue small is full (1 messages)',
+      message: 'queue small is full (1 message)',
       advice: '1 message moved before that.',
     })
     expect(await ask('show', 'jobs')).toMatchObject({ messages: 2, inFlight: 1 })

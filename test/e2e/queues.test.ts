@@ -65,7 +65,7 @@ describe('queues and mosquitto', () => {
     await publish(broker, '-t', '$queue/box', '-m', '1').ended
     const told = await publish(broker, '-V', '5', '-t', '$queue/box', '-m', '2').ended
     expect(told.stderr).toContain('Publish 1 failed: Quota exceeded.')
-    expect(told.stderr).toContain('queue box is full (1 messages)')
+    expect(told.stderr).toContain('queue box is full (1 message)')
     expect((await publish(broker, '-t', '$queue/box', '-m', '3').ended).code).not.toBe(0)
     expect(await take(broker, '-t', '$queue/box', '-C', '1')).toBe('1\n')
   })

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Events } from '../../src/broker/boundary/events.ts'
 import type { LinkInfo } from '../../src/broker/boundary/link.ts'
+import type { ClientView } from '../../src/broker/boundary/policy.ts'
 import { Message, Topic } from '../../src/mqtt/message.ts'
 import { attachLog } from '../../src/observe/log.ts'
 import { createLogger, prettyLine } from '../../src/observe/logger.ts'
@@ -207,6 +208,19 @@ describe('the log', () => {
     events.emit('limited', { limit: 'disk', clientId: 'c', detail: 'nearly full' })
     expect(lines.slice(-2)).toMatchObject([{ msg: 'messages dropped' }, { limit: 'disk' }])
     detach()
+  })
+
+  test('a refused Subscription to a queue is told with the reason, an ordinary one is not', () => {
+    const detach = attach('warn')
+    const client = { clientId: 'c' } as ClientView
+    events.emit('subscribed', { client, filter: '$queue/+', reasonCode: 0x8f, reason: 'no wildcard' })
+    events.emit('subscribed', { client, filter: 'a', reasonCode: 0x97 })
+    expect(lines).toMatchObject([
+      { level: 'warn', clientId: 'c', filter: '$queue/+', reasonCode: '0x8F', reason: 'no wildcard' },
+    ])
+    expect(lines).toHaveLength(1)
+    detach()
+    expect(events.has('subscribed')).toBe(false)
   })
 
   test('a takeover names both addresses, a shared Client Identifier gets advice [field-D24]', () => {

@@ -114,7 +114,13 @@ export interface BrokerEvents {
   }
   /** Sessions with a longer Session Expiry Interval were cut to the maximum; some of them ended. */
   sessionsCapped: { readonly maximumSeconds: number; readonly shortened: number; readonly ended: number }
-  subscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
+  subscribed: {
+    readonly client: ClientView
+    readonly filter: string
+    readonly reasonCode: number
+    /** Why a Subscription to a queue was refused. */
+    readonly reason?: string
+  }
   unsubscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
   /** An Application Message was accepted, which includes Wills and messages of this process. */
   published: { readonly message: Message; readonly receivers: number }

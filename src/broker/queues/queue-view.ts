@@ -87,7 +87,7 @@ export interface MoveSelection {
 }
 
 /** Writes `1 message` and `2 messages`. */
-export function counted(count: number, what: 'message' | 'consumer'): string {
+export function counted(count: number, what: 'message' | 'consumer' | 'byte'): string {
   return `${count} ${what}${count === 1 ? '' : 's'}`
 }
 

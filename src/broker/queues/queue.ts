@@ -12,6 +12,7 @@ import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import type { QueueConsumer } from './queue-consumer.ts'
 import { type Owner, QueueContext, type QueueNumbers } from './queue-context.ts'
+import { counted } from './queue-view.ts'
 
 /** Memory of a queue with nothing in it. */
 const QUEUE_BYTES = 2048
@@ -119,7 +120,8 @@ export class Queue implements Inlet, Owner {
     if (refusal === null) return null
     const { limit, max } = refusal
     if (limit === 'size') return { detail: `the message is too large for queue ${this.name} (${max} bytes)` }
-    return { detail: `queue ${this.name} is full (${max} ${limit})` }
+    const most = limit === 'messages' ? counted(max, 'message') : counted(max, 'byte')
+    return { detail: `queue ${this.name} is full (${most})` }
   }
 
   append(message: Message): void {

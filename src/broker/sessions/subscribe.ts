@@ -61,7 +61,16 @@ interface Handled {
   readonly userProperties: UserProperties
   readonly wanting: SubscribeRequest[]
   reason: string | null
+  /** Why the latest request was refused, if it was about a queue. */
+  latestReason: string | null
   durableAt: number
+}
+
+/** Returns why the latest request was refused, once. */
+function takeReason(handled: Handled): string | null {
+  const { latestReason } = handled
+  handled.latestReason = null
+  return latestReason
 }
 
 export class Subscribing {
@@ -178,13 +187,17 @@ export class Subscribing {
       userProperties,
       wanting,
       reason: null,
+      latestReason: null,
       durableAt: 0,
     }
     const isHeard = this.#state.events.has('subscribed')
     const reasonCodes = requests.map((request, index) => {
+      const { filter } = request
       const reasonCode = this.#subscribeOne(handled, request, decisions[index]!)
+      const reason = takeReason(handled)
+      handled.reason ??= reason
       if (isHeard) {
-        this.#state.events.emit('subscribed', { client: view, filter: request.filter, reasonCode })
+        this.#state.events.emit('subscribed', { client: view, filter, reasonCode, ...(reason && { reason }) })
       }
       return reasonCode
     })
@@ -202,7 +215,7 @@ export class Subscribing {
     if (refused !== null) return refused
     const full = inner === filter ? null : (this.#state.queues?.shareRefusal(session, filter) ?? null)
     if (full !== null) {
-      handled.reason ??= full.reason
+      handled.latestReason = full.reason
       return full.reasonCode
     }
     const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
@@ -227,7 +240,7 @@ export class Subscribing {
   ): number {
     const { view, session, identifier, userProperties } = handled
     if (asked.kind === 'invalid') {
-      handled.reason ??= asked.sentence
+      handled.latestReason = asked.sentence
       return asked.reasonCode
     }
     if (decision !== true && decision !== 'may-declare') return refusalCode(decision)
@@ -236,7 +249,7 @@ export class Subscribing {
     const mayDeclare = decision === 'may-declare'
     const answer = this.#state.queues!.admit({ view, session, request, asked, userProperties, mayDeclare })
     if ('reason' in answer) {
-      handled.reason ??= answer.reason
+      handled.latestReason = answer.reason
       return answer.reasonCode
     }
     // A queue may have been declared, also by a Session that is not stored.

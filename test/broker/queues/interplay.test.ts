@@ -141,6 +141,24 @@ describe('a Subscription to a queue', () => {
   })
 })
 
+describe('a refused Subscription to a queue', () => {
+  it('is reported with the reason of its own, for clients that are told none', async () => {
+    const world = await inMemory(jobs())
+    const client = await world.connect('c', {}, 4)
+    const subscribed = world.record('subscribed')
+    const subscriptions = ['$queue/+', '$queue/jobs', '$queue/jobs/other/#'].map((topic) => ({
+      topic,
+      qos: 1,
+    }))
+    await client.send({ cmd: 'subscribe', messageId: 1, subscriptions })
+    expect(subscribed.map(({ reasonCode, reason }) => [reasonCode, reason])).toEqual([
+      [0x8f, 'a wildcard cannot stand for the name of a queue'],
+      [1, undefined],
+      [0x8f, 'queue jobs takes jobs/#, not other/#'],
+    ])
+  })
+})
+
 describe('expiry', () => {
   it('is the earlier of the message’s own and the queue’s [MQTT-3.3.2-6]', async () => {
     const world = await inMemory(jobs({ ttlSeconds: 60 }))
