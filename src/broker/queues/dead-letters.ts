@@ -101,6 +101,7 @@ export class DeadLetters {
       (error: unknown) => {
         this.#isUnderWay = false
         if (!queue.isGone) this.#state.storeFailed(error)
+        else if (this.#waiting.length > 0) this.#goOn()
       },
     )
   }

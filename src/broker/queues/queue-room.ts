@@ -18,13 +18,14 @@ import { filterMatches } from '../../routing/filter.ts'
 import type { Inlet } from '../../routing/inlet.ts'
 import type { QueueDelivery } from '../../session/context.ts'
 import type { Session } from '../../session/session.ts'
-import type { GroupState, RecoveredLogs } from '../../store/log-store.ts'
+import type { GroupState, LogSegment, LogStore, RecoveredLogs } from '../../store/log-store.ts'
 import type { SubscriptionRecord } from '../../store/store.ts'
 import { type ClientView, mayDeclare } from '../boundary/policy.ts'
 import type { Admission, ConsumeRequest, QueueDecision, QueueRefusal, Queues } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { Consuming } from './consuming.ts'
 import { Definitions } from './definitions.ts'
+import type { Queue } from './queue.ts'
 import { HandedOut } from './queue-consumer.ts'
 
 /** How often queues that nobody uses are looked for, in ms. */
@@ -254,7 +255,9 @@ export class QueueRoom implements Queues {
       if (!(source instanceof HandedOut) || queue === undefined || !message.evicted) continue
       const { lane, sequence } = source
       const log = queue.numbers.logs[lane]!
-      const segment = logs.segment(log, sequence) ?? (await logs.load(log, sequence))
+      const segment = logs.segment(log, sequence) ?? (await loaded(logs, log, sequence, queue))
+      // While it is read, the client may answer, and the operator may delete the queue.
+      if (queue.isGone || !isInFlight(message, source)) continue
       if (segment?.has(sequence) !== true) {
         throw new Error(`message ${sequence} of queue ${queue.name} is in flight and not in its log`)
       }
@@ -297,6 +300,27 @@ class KeptGroup implements GroupState {
   remembered(from: number, to: number): ReturnType<GroupState['remembered']> {
     return this.#group.remembered(from, to)
   }
+}
+
+/** Reads a segment; null if its queue is deleted meanwhile. */
+async function loaded(
+  logs: LogStore,
+  log: number,
+  sequence: number,
+  queue: Queue,
+): Promise<LogSegment | null> {
+  try {
+    return await logs.load(log, sequence)
+  } catch (error) {
+    if (queue.isGone) return null
+    throw error
+  }
+}
+
+/** Whether a message is still to be sent again to the client that it was handed out to. */
+function isInFlight(message: Message, { consumer, handle }: HandedOut): boolean {
+  const delivery = consumer.session.flight.get(handle.packetId)?.delivery
+  return delivery?.message === message && delivery.isEcho !== true
 }
 
 /** Joins the answers about a queue's use and its declaration. */
