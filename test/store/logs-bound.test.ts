@@ -2,9 +2,11 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { LevelStore } from '../../src/store/level/level-store.ts'
 import type { GroupState } from '../../src/store/log-store.ts'
+import { LogTimes } from '../../src/store/logs/log-times.ts'
+import { detachedLogs } from '../../src/store/logs/stored-logs.ts'
 import { entry, LogModel } from './log-model.ts'
 
 const MESSAGES = 1_000_000
@@ -76,4 +78,26 @@ test('a million entries take the memory of their directory, and none when they a
   expect(again.memoryBytes).toBeLessThan(OTHER_BYTES)
   await model.store.close()
   await rm(directory, { recursive: true })
+})
+
+test('finding all segments with expired entries takes about as many steps as there are segments', () => {
+  const logs = detachedLogs(new LogTimes())
+  const { directory } = logs.made(1, 1)
+  const [segments, entries] = [2000, 1024]
+  for (let each = 0; each < segments; each++) {
+    const first = 1 + each * entries
+    const times = { wall: 0, time: 0, expiry: 1000 }
+    directory.add({ first, end: first + entries, count: entries, bytes: 1, ...times }, entries)
+  }
+  const { part } = directory.find(0)!
+  const steps = vi.spyOn(Object.getPrototypeOf(part) as typeof part, 'end')
+  let found = 0
+  for (let from = 0; ; found++) {
+    from = logs.expiring(1, from, 1000)
+    if (from < 0) break
+    from += entries
+  }
+  expect(found).toBe(segments)
+  expect(steps.mock.calls.length).toBeLessThan(10 * segments)
+  steps.mockRestore()
 })

@@ -89,6 +89,26 @@ describe('a crash after any commit', () => {
     expect(compared).toBeGreaterThan(batches.length / 4)
   })
 
+  test('leaves a sound store when several definitions are being deleted', async () => {
+    const path = directory()
+    const model = await opened(path)
+    model.createSession()
+    const [small, large] = [model.declare('small'), model.declare('large')]
+    for (let each = 0; each < 300; each++) model.append(large, 0, entry('x'.repeat(66_000)))
+    await model.commit()
+    // Its first segment is completed in the commit of its deletion, which deletes segments of the other one.
+    for (let each = 0; each < 1500; each++) model.append(small, 0, entry('y'))
+    model.delete('small')
+    model.delete('large')
+    await model.commit()
+    const copy = directory()
+    killedCopy(path, copy)
+    await model.store.close()
+    const again = await opened(copy)
+    expect(again.queues.size).toBe(0)
+    await again.store.close()
+  })
+
   test('leaves nothing of a definition that is being deleted', async () => {
     const path = directory()
     const model = await opened(path)

@@ -190,9 +190,10 @@ export class StoredLogs {
   /** See `LogStore.expiring`. */
   expiring(number: number, from: number, now: number): number {
     const log = this.get(number)
-    for (const { part, index } of log.directory) {
-      if (part.end(index) <= from) continue
-      if (part.entry(index).expiry <= now) return Math.max(from, part.first(index))
+    const { directory } = log
+    for (let place = directory.find(from); place !== null; place = directory.after(place)) {
+      const { first, expiry } = place.part.entry(place.index)
+      if (expiry <= now) return Math.max(from, first)
     }
     for (const { first, end, expiry, left } of log.fragments)
       if (end > from && left > 0 && expiry <= now) return Math.max(from, first)
@@ -257,7 +258,11 @@ export class StoredLogs {
     this.#leftOver = []
     for (const log of this.#changed) {
       log.isChanged = false
-      if (this.#logs.get(log.number) !== log) continue
+      if (this.#logs.get(log.number) !== log) {
+        // Its deletion may take many commits. What is on disk until then must be in its directory.
+        log.directory.seal(operations)
+        continue
+      }
       if (log.hasGrown) grown(log)
       log.hasGrown = false
       this.#sealLog(log, operations, write)
