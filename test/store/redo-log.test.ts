@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { backup, checkStore, repair, restore } from '../../src/cli/actions/store-commands.ts'
-import { keepAside, markStore, REDO_FILE } from '../../src/store/files/data-directory.ts'
+import { keepAside, markedFormat, markStore, REDO_FILE } from '../../src/store/files/data-directory.ts'
 import { type BatchMaker, openBatch } from '../../src/store/files/database.ts'
 import { readRedo } from '../../src/store/files/redo-replay.ts'
-import { FORMAT_VERSION, liveFormat, META_KEY, Table } from '../../src/store/format/format.ts'
+import { FORMAT_VERSION, liveFormat, META_KEY, put, Table, unsealed } from '../../src/store/format/format.ts'
 import { headerOf } from '../../src/store/format/journal-page.ts'
-import { formatOf } from '../../src/store/format/meta.ts'
+import { formatOf, withFormat } from '../../src/store/format/meta.ts'
 import { newestState, REDO_BLOCK_BYTES, redoRecords } from '../../src/store/format/redo-record.ts'
 import { openDatabase } from '../../src/store/level/backup.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
@@ -402,6 +402,26 @@ describe('a killed store', () => {
     // The log has what came after the lost commit.
     expect(again.retained.get('state')?.payload.toString()).toBe(`state ${COMMITS - 1}`)
     await again.store.close()
+  })
+
+  test('that was in format 1 before says in its marker, too, that its redo log is in use', async () => {
+    const live = directory()
+    const founded = new ModelServer(storeOn(live))
+    await founded.open()
+    await founded.store.close()
+    await withRaw(live, async (db) => {
+      const meta = withFormat(unsealed(META_KEY, (await db.get(META_KEY))!), 1)
+      await db.batch([put(META_KEY, meta)])
+    })
+    await markStore(live, 1)
+    const server = new ModelServer(storeOn(live))
+    await server.open()
+    server.createSession(1)
+    await server.commit()
+    const path = directory()
+    killedCopy(live, path)
+    await server.store.close()
+    expect(await markedFormat(path)).toBe(liveFormat(FORMAT_VERSION))
   })
 
   test('that is kept aside has a redo log of its own, which a broker does not write to', async () => {

@@ -148,7 +148,8 @@ export async function openStore(
       ? await openWriteBehind(
           db,
           directory,
-          { ...settings, format: meta.format },
+          // The first commit raises format 1.
+          { ...settings, format: Math.max(meta.format, FORMAT_VERSION) },
           result.lastSequence,
           context.onFailure,
         )
