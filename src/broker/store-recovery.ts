@@ -291,6 +291,7 @@ export class StoreRecovery {
     for (const clientId of live) this.#server.wills.reassert(clientId)
     this.#recordLeft(left)
     state.unavailable = null
+    this.#parts.queues?.configureAgain()
     for (const connection of [...state.paused]) connection.resume()
     state.events.emit('storeRecovered', { sessions: count })
   }

@@ -84,6 +84,9 @@ export class Definitions implements QueueSurroundings {
   ): Queue | QueueRefusal {
     const error = declarationError(name, properties)
     if (error !== null) return { reasonCode: Reason.TopicFilterInvalid, reason: error }
+    const { unavailable } = this.state
+    // It may be in the store that is being read again.
+    if (unavailable !== null) return { reasonCode: Reason.QuotaExceeded, reason: unavailable }
     const excess = this.#excess(origin)
     if (excess !== null) {
       this.state.limited('queuesMax', origin === 'use' ? by : '', `${excess}; refused ${name}`)

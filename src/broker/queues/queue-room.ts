@@ -60,6 +60,11 @@ export class QueueRoom implements Queues {
     return notices
   }
 
+  /** Does that after the store was read again: meanwhile the configuration may have changed. */
+  configureAgain(): void {
+    this.configure(this.definitions.options)
+  }
+
   #isWatching = false
 
   #watchIdle(): void {

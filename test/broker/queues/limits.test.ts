@@ -90,4 +90,34 @@ describe('a full disk', () => {
     await disk.settle()
     expect(lines(consumer)).toEqual(['$queue/jobs/jobs/a x 1'])
   })
+
+  it('has no queue declared while the store is read again, and those of the file after it', async () => {
+    const given = jobs()
+    const disk = await DiskWorld.make(given)
+    const { store, world } = disk
+    const client = await disk.connect('c')
+    const recovered = world.record('storeRecovered')
+    const open = store.open.bind(store)
+    let mend = (): void => {}
+    const isMended = new Promise<void>((resolve) => {
+      mend = resolve
+    })
+    store.open = async (source) => {
+      await isMended
+      return open(source)
+    }
+    world.server.state.storeFailed(new StoreError('full', 'no space left', 'Free some.'))
+    await disk.settle()
+    const queues = world.server.queues!
+    expect(await client.subscribe('$queue/jobs/#', 1)).toBe(0x97)
+    await client.publish('$queue/new', 'x', 0)
+    const { options } = queues.definitions
+    const declared = [...options.declared, { name: 'later', properties: {} }]
+    expect(queues.configure({ ...options, declared })).toHaveLength(2)
+    mend()
+    while (recovered.length === 0 && world.fatal === null) await disk.settle()
+    expect(world.fatal).toBeNull()
+    expect([...queues.definitions.byName.keys()]).toEqual(['jobs', 'later'])
+    expect(await client.subscribe('$queue/jobs/#', 1)).toBe(1)
+  })
 })
