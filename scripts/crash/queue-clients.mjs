@@ -175,16 +175,19 @@ export class QueueConsumer {
    *   workMs: number,
    *   absence: number,
    *   isAlone?: boolean,
+   *   isBrief?: boolean,
    *   refuses?: boolean,
-   * }} options `absence` is the chance in a tick that it leaves; `isAlone` says that order is promised
+   * }} options `absence` is the chance in a tick that it leaves; `isAlone` says that order is promised, and
+   * `isBrief` that its Session ends with each connection
    */
   constructor(options) {
-    const { port, ledger, random, name, version } = options
+    const { port, ledger, random, name, version, isBrief: cleanStart } = options
     this.#options = options
     this.#ledger = ledger
     this.#random = random
+    const receiveMaximum = random.pick([10, 100, 65_535])
     this.#client = new Client(
-      { port, ledger, clientId: name, version, receiveMaximum: random.pick([10, 100, 65_535]) },
+      { port, ledger, clientId: name, version, cleanStart, receiveMaximum },
       {
         online: () => this.#online(),
         packet: (packet) => this.#packet(packet),
@@ -234,6 +237,7 @@ export class QueueConsumer {
     this.#work = []
     this.#acknowledged = []
     this.#marker = null
+    if (this.#options.isBrief === true) this.#released.clear()
   }
 
   #packet(packet) {

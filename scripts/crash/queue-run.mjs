@@ -114,6 +114,7 @@ export class QueueRun {
     for (const qos of [1, 2]) produce(`feeder${qos}`, 'jobs/a/b', qos)
     for (const index of [0, 1, 2])
       consume(`worker${index}`, 'jobs', '$queue/jobs/jobs/#', random.pick([1, 2]))
+    consume('brief', 'jobs', '$queue/jobs/jobs/#', random.pick([1, 2]), { isBrief: true })
     consume('sharer', 'jobs', '$share/jobs/jobs/#', 1, { refuses: false })
     // One that is addressed, and slow, so that its messages are read back.
     for (const qos of [1, 2]) produce(`sender${qos}`, '$queue/box/x', qos)
