@@ -420,7 +420,9 @@ export class PublishReceiver {
     this.#expectKind(outcome, 'PUBREC', packetId)
     // A refusal is never answered by PUBREL [MQTT-4.3.3-4], also where the identifier is not known any more.
     if (outcome === 'completed' || refused) return
-    if (outcome === 'received') this.#sender.pubrel(packetId, session.durableAt)
+    // A queue settles a message with PUBREC, whether the Session is stored or not.
+    const wait = session.consumers === null ? session.durableAt : this.#state.store.openSequence
+    if (outcome === 'received') this.#sender.pubrel(packetId, wait)
     else this.#sender.acknowledge('pubrel', packetId, Reason.PacketIdentifierNotFound, 0, 0)
   }
 

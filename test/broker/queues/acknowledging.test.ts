@@ -339,6 +339,28 @@ describe('acknowledging', () => {
     ])
   })
 
+  it('22: … and PUBREL waits for the commit of that, whether the Session is stored or not', async () => {
+    const disk = await DiskWorld.make(jobs())
+    const a = await disk.connect('a')
+    await a.subscribe('$queue/jobs/#', 2)
+    const publisher = await disk.connect('p')
+    await publisher.send({ cmd: 'publish', topic: 'jobs/a', payload: 'x', qos: 2, messageId: 1 })
+    await disk.settle()
+    const [message] = publishes(a)
+    const settlement = disk.store.openSequence
+    const { link } = a
+    const write = link.write.bind(link)
+    const committed: number[] = []
+    link.write = (chunks, bytes) => {
+      committed.push(disk.store.committedSequence)
+      write(chunks, bytes)
+    }
+    await a.send({ cmd: 'pubrec', messageId: message!.id })
+    await disk.settle()
+    expect(committed).toHaveLength(1)
+    expect(committed[0]).toBeGreaterThanOrEqual(settlement)
+  })
+
   it('22: … nor after a kill before the dead letter is there', async () => {
     const disk = await DiskWorld.make(jobs())
     const a = await disk.connect('a', lasting(2))
