@@ -4,7 +4,16 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { connectAsync, type IPublishPacket, type MqttClient } from 'mqtt'
 import { afterEach, describe, expect, test } from 'vitest'
-import { BrokerProcess, cleanUp, MosquittoSub, mosquittoPub, Program, temporaryDirectory } from './process.ts'
+import {
+  BrokerProcess,
+  cleanUp,
+  MAIN,
+  MosquittoSub,
+  mosquittoPub,
+  output,
+  Program,
+  temporaryDirectory,
+} from './process.ts'
 
 const SLOW = join(dirname(fileURLToPath(import.meta.url)), 'slow-consumer.mjs')
 
@@ -112,5 +121,47 @@ describe('queues', () => {
     expect(got.map(({ payload }) => payload.toString())).toEqual(['1', '2', '3', '2'])
     expect(got[3]).toMatchObject({ dup: false })
     expect(got[3]!.messageId).not.toBe(got[1]!.messageId)
+  })
+
+  test('13, 15: what is refused for good is a dead letter, and goes back by `queue replay`', async () => {
+    const broker = await configured(
+      "queues: { declared: [{ name: jobs, filters: ['jobs/#'], " +
+        'delivery_limit: 3, retry_delay_seconds: 0.1 }] }',
+    )
+    const queue = (...words: string[]): Promise<string> =>
+      output(process.execPath, MAIN, 'queue', ...words, '--data', broker.data)
+    const show = async (): Promise<unknown> => JSON.parse(await queue('show', 'jobs.dead', '--json')).messages
+    const consumer = await connectAsync(`mqtt://127.0.0.1:${broker.port}`, {
+      protocolVersion: 5,
+      clientId: 'refuser',
+      customHandleAcks: (_topic, payload, _packet, done) => done(payload.toString() === 'x' ? 0x80 : 0x99),
+    })
+    clients.push(consumer)
+    await consumer.subscribeAsync('$queue/jobs/#', { qos: 1 })
+    await mosquittoPub(broker.port, '-t', 'jobs/a', '-q', '1', '-m', 'not JSON')
+    await expect.poll(show, { timeout: 20_000 }).toBe(1)
+    const words = ['-t', '$queue/jobs.dead/#', '-q', '1', '-C', '1', '-V', '5', '-F', '%t %P %p']
+    const told = await output('mosquitto_sub', '-p', `${broker.port}`, ...words)
+    expect(told).toMatch(/^\$queue\/jobs\.dead\/jobs\/a x-death-reason:refused x-death-queue:jobs /)
+    expect(told).toMatch(/ x-death-count:1 x-death-code:0x99 x-death-consumer:refuser not JSON\n$/)
+    await expect.poll(show, { timeout: 20_000 }).toBe(0)
+    await mosquittoPub(broker.port, '-t', 'jobs/a', '-q', '1', '-m', 'x')
+    await expect.poll(show, { timeout: 20_000 }).toBe(1)
+    expect(await queue('peek', 'jobs.dead')).toContain('jobs/a')
+    await queue('pause', 'jobs')
+    expect(await queue('replay', 'jobs.dead')).toBe(
+      'moved 1 message from jobs.dead back to where they came from\n',
+    )
+    const [back] = JSON.parse(await queue('peek', 'jobs', '--json')) as {
+      failures: number
+      topicName: string
+    }[]
+    expect(back).toMatchObject({ failures: 0, topicName: 'jobs/a' })
+    await queue('resume', 'jobs')
+    await expect.poll(show, { timeout: 20_000 }).toBe(1)
+    const again = await queue('peek', 'jobs.dead', '--json')
+    for (const said of ['"delivery-limit"', '"x-death-cycles","2"', '"x-death-count","3"']) {
+      expect(again.replaceAll(/\s/g, '')).toContain(said)
+    }
   })
 })
