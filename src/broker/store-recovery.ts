@@ -5,11 +5,13 @@
 import { SESSION_NEVER_EXPIRES } from '../mqtt/packet.ts'
 import { queueFlight, release } from '../session/queue-deliveries.ts'
 import { Session } from '../session/session.ts'
+import type { GroupState } from '../store/log-store.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
 import { ChurnMap } from '../structures/churn-map.ts'
 import type { BrokerClock } from './clock.ts'
 import type { Durability } from './durability.ts'
 import type { QueueRoom } from './queues/queue-room.ts'
+import { restingGroup } from './queues/resting-group.ts'
 import type { Parking } from './relief/parking.ts'
 import type { EndedSessions } from './sessions/ended-sessions.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
@@ -55,6 +57,8 @@ export class StoreRecovery {
   readonly #fatal: (error: Error) => void
   #isUnderWay = false
   #idOf: IdOf = () => null
+  /** Groups of the store where queues are not enabled, as they are written again. */
+  readonly #resting = new Map<number, GroupState>()
 
   /** `fatal` is called if the store cannot be read again. */
   constructor(state: ServerState, parts: RecoveryParts, fatal: (error: Error) => void) {
@@ -81,7 +85,7 @@ export class StoreRecovery {
       outbound: (sessionId): OutboundState | undefined => this.#state.sessionsById.get(sessionId),
       committed: () => this.#parts.durability.committed(),
       failed: (error) => this.failed(error),
-      groups: { state: (group) => this.#parts.queues?.groupState(group) },
+      groups: { state: (group) => this.#parts.queues?.groupState(group) ?? this.#resting.get(group) },
     })
   }
 
@@ -129,7 +133,10 @@ export class StoreRecovery {
 
   #takeUp(recovered: Recovered): TakenUp {
     const state = this.#state
-    this.#parts.queues?.recover(recovered.logs)
+    this.#resting.clear()
+    if (this.#parts.queues !== null) this.#parts.queues.recover(recovered.logs)
+    else
+      for (const group of recovered.logs?.groups ?? []) this.#resting.set(group.number, restingGroup(group))
     for (const message of recovered.retained) {
       this.#server.publisher.retained.recover(message)
     }

@@ -47,6 +47,29 @@ describe('queues that are not enabled', () => {
   })
 })
 
+it('groups of queues that are not enabled keep what a crash left of them', async () => {
+  const disk = await DiskWorld.make(jobs())
+  const a = await disk.connect('a', lasting())
+  await a.subscribe('$queue/jobs;prefetch=2/#', 1)
+  const p = await disk.connect('p')
+  for (const payload of ['1', '2', '3']) await p.publish('jobs/a', payload, 1)
+  await disk.settle()
+  // The second one comes back with a failure, which its next hand-out tells.
+  const [one, two] = publishes(a)
+  await puback(a, one!.id)
+  await puback(a, two!.id, { reasonCode: 0x80 })
+  await disk.kill({ enabled: false })
+  // Closing writes a checkpoint of all that was not in one.
+  await disk.store.close()
+  expect(disk.world.fatal).toBe(null)
+  await disk.killNow(jobs())
+  const again = await disk.connect('a', lasting())
+  await disk.settle()
+  const got = publishes(again)
+  expect(got.map(({ line }) => line)).toEqual(['$queue/jobs;prefetch=2/jobs/a 3 1'])
+  expect(queue(disk.world, 'jobs').group.look(0, 2)).toMatchObject({ state: 'deferred', failures: 1 })
+})
+
 describe('a declaration', () => {
   it('by use stops at its limit, and the operator goes on', async () => {
     const world = await inMemory({ declaredByUseMax: 1 })

@@ -121,12 +121,12 @@ export class DiskWorld {
   /** Ends the broker with nothing but what is durable, and starts it again, perhaps with other queues. */
   async kill(queues: Partial<QueueOptions> = this.#options.queues ?? {}): Promise<void> {
     await this.settle()
-    this.#options = { ...this.#options, queues }
-    await this.killNow()
+    await this.killNow(queues)
   }
 
   /** The same, whatever is under way. */
-  async killNow(): Promise<void> {
+  async killNow(queues: Partial<QueueOptions> = this.#options.queues ?? {}): Promise<void> {
+    this.#options = { ...this.#options, queues }
     const before = this.world
     const from = this.#directory
     this.#starts++
