@@ -40,7 +40,6 @@ import { StoreError } from '../store.ts'
 export const FORMAT_VERSION = 2
 
 /**
-/**
  * The format of a store with queues: tables 20 to 25, and records 13 to 19. The commit that records the first
  * definition raises the format. So a store that never had a queue stays readable by an older Godwit.
  */
