@@ -23,6 +23,9 @@ import { consumersOf, SessionConsumers } from './session-consumers.ts'
 /** A consumer asks for an earlier repetition than this, at most, in seconds. */
 const RETRY_AFTER_MAX = 86_400
 
+/** Units of work for telling one consumer that there is room. */
+const CONSUMER_UNITS = 2
+
 const SHARE = '$share/'
 
 const NO_PARAMETERS: QueueParameters = { prefetch: null, ack: null, leaseSeconds: null, meta: null }
@@ -203,6 +206,8 @@ export class Consuming implements ConsumerChanges {
   room(session: Session): void {
     const consumers = consumersOf(session)
     if (consumers === null) return
+    // A client can make many, and this comes with each of its acknowledgements.
+    this.#state.work.units += CONSUMER_UNITS * consumers.byFilter.size
     for (const consumer of consumers.inTurn()) consumer.queue.group.room(consumer.member)
   }
 
