@@ -263,6 +263,7 @@ test('acknowledgements, DISCONNECT and AUTH: we read what mqtt-packet writes', (
           type: cmd,
           packetId: messageId,
           reasonCode: v5 ? reasonCode : 0,
+          ...(v5 && { reasonString, retryAfter: user.findLast(([name]) => name === 'retry-after')?.[1] }),
         })
       }
       expect(throughWire({ cmd: 'disconnect', reasonCode: 4, properties }, speaks)).toEqual({

@@ -545,6 +545,7 @@ export class Model {
       if (will.retain && !this.limits.retainAvailable) return 0x9a
       if (!isAsSaid(will)) return 0x99
       if (isServersOwn(will.topic)) return 0x87
+      if (isNoAddress(will.topic)) return 0x90
     }
     return packet.method === undefined ? 0 : 0x8c
   }
@@ -626,9 +627,9 @@ export class Model {
     const isText = isAsSaid(packet)
     if (!isText && qos === 0) throw new Refusal(0x99, 'Payload Format')
     const isTaken = qos === 1 && this.#isInUse(connection, packetId)
-    if (!isText || isTaken || isServersOwn(topic)) {
+    if (!isText || isTaken || isServersOwn(topic) || isNoAddress(topic)) {
       // 3.1.1 has no way to refuse it, so it is acknowledged [MQTT-3.3.5-2].
-      const code = !v5 ? 0 : !isText ? 0x99 : isTaken ? 0x91 : 0x87
+      const code = !v5 ? 0 : !isText ? 0x99 : isTaken ? 0x91 : isNoAddress(topic) ? 0x90 : 0x87
       if (qos === 1) this.#send(connection, `PUBACK ${packetId} ${code}`, false, 1)
       if (qos === 2 && v5) connection.receivingIds.delete(packetId)
       if (qos === 2 && !v5) session.inbound.set(packetId, content)
@@ -1350,6 +1351,11 @@ function isServersOwn(topic: string): boolean {
   const isBridges =
     second === 'broker' && third === 'connection' && name !== '' && last === 'state' && more.length === 0
   return first === '$SYS' && !isBridges
+}
+
+/** Whether nothing can be published to this name of a Shared Subscription. */
+function isNoAddress(topic: string): boolean {
+  return topic.startsWith('$share/')
 }
 
 function isFilter(filter: string): boolean {
