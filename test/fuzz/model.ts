@@ -627,6 +627,7 @@ export class Model {
     const isText = isAsSaid(packet)
     if (!isText && qos === 0) throw new Refusal(0x99, 'Payload Format')
     const isTaken = qos === 1 && this.#isInUse(connection, packetId)
+    if (isNoAddress(topic) && isText && !v5) throw new Refusal(0x90, 'an address')
     if (!isText || isTaken || isServersOwn(topic) || isNoAddress(topic)) {
       // 3.1.1 has no way to refuse it, so it is acknowledged [MQTT-3.3.5-2].
       const code = !v5 ? 0 : !isText ? 0x99 : isTaken ? 0x91 : isNoAddress(topic) ? 0x90 : 0x87
