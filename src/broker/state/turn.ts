@@ -42,11 +42,12 @@ const ALONE: Budget = {
 }
 
 /**
- * CONNECTs that are handled in one turn while no client is active; others of a fleet that comes back at once
- * wait for later turns. Each takes 0.1 to 0.3 ms with sockets, log and store, and each turn has its own cost.
- * Beside active clients there are fewer: see `NewcomerPace`.
+ * CONNECTs that are handled in one turn; others of a fleet that comes back at once wait for later turns. Each
+ * takes 0.1 to 0.3 ms with sockets, log and store, so active clients wait for them 2 ms at most. If no client
+ * is active there may be more, since each turn has its own cost.
  */
 const NEWCOMERS_MAX = 32
+const NEWCOMERS_BESIDE_OTHERS_MAX = 8
 
 /** Work that writing the output of a turn's input may take at its end. */
 const WRITTEN_UNITS_MAX = 6 * SLICE_UNITS
@@ -139,7 +140,7 @@ export class Turn {
   }
 
   get #newcomersMax(): number {
-    return this.#isActive ? this.#pace.together : NEWCOMERS_MAX
+    return this.#isActive ? NEWCOMERS_BESIDE_OTHERS_MAX : NEWCOMERS_MAX
   }
 
   /** Whether any client has been active lately. */
@@ -241,7 +242,7 @@ export class Turn {
     const waiting = this.#admissions.length
     if (waiting === 0) return 0
     if (!this.#isActive) return Math.min(waiting, NEWCOMERS_MAX)
-    const count = this.#pace.mayComeIn(this.now, waiting)
+    const count = this.#pace.mayComeIn(this.now, waiting, NEWCOMERS_BESIDE_OTHERS_MAX)
     if (count === waiting) this.#pace.over()
     return count
   }
