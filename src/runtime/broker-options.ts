@@ -63,11 +63,6 @@ export interface BrokerOptions {
    * the key of its authority is there.
    */
   readonly renewsCertificates?: boolean
-  /**
-   * Sets flags of V8 so that clients that log in do not stop the others for long. For a process that has
-   * nothing but the broker. False by default.
-   */
-  readonly tunesMemory?: boolean
   /** Further commands for the control socket. */
   readonly controlCommands?: Readonly<Record<string, ControlCommand>>
 }

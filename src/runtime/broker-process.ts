@@ -32,7 +32,6 @@ import { Renewal } from './certificates/renewal.ts'
 import { accessCommands } from './running-access.ts'
 import { brokerStatus } from './status.ts'
 import { Ticker } from './ticker.ts'
-import { YoungGeneration } from './young-generation.ts'
 
 /** The ticker waits at least so long between two ticks; the standard's times are in seconds. */
 const TICK_MS = 100
@@ -58,7 +57,6 @@ interface Opened {
  * open then.
  */
 export async function startProcess(options: BrokerOptions): Promise<BrokerProcess> {
-  const youngGeneration = options.tunesMemory === true ? new YoungGeneration() : null
   const given: Partial<Limits> = { memoryBytesMax: automaticMemoryBytes(), ...options.limits }
   const settings: LiveSettings = { given, limits: limitsWith(given), listeners: [] }
   const core = await startCore(options, settings.limits, () => settings.listeners)
@@ -71,7 +69,7 @@ export async function startProcess(options: BrokerOptions): Promise<BrokerProces
     await (store instanceof LevelStore ? store.abandon() : store.close())
     throw error
   }
-  const broker = new BrokerProcess(options, settings, core, opened, youngGeneration)
+  const broker = new BrokerProcess(options, settings, core, opened)
   await broker.openControlSocket()
   return broker
 }
@@ -106,20 +104,13 @@ export class BrokerProcess {
   readonly #opened: Opened
   readonly #certificates: CertificateWatch
   readonly #ticker: Ticker
-  readonly #youngGeneration: YoungGeneration | null
   readonly #startedAtMs = performance.now()
   #detachSys: () => void
   #controlSocket: ControlSocket | null = null
   #controlNotice: string | undefined
   #closing: Promise<void> | null = null
 
-  constructor(
-    options: BrokerOptions,
-    settings: LiveSettings,
-    core: BrokerCore,
-    opened: Opened,
-    youngGeneration: YoungGeneration | null,
-  ) {
+  constructor(options: BrokerOptions, settings: LiveSettings, core: BrokerCore, opened: Opened) {
     this.core = core
     this.openFiles = opened.files
     this.#options = options
@@ -131,8 +122,6 @@ export class BrokerProcess {
     this.#certificates = new CertificateWatch(opened.listeners, core.server.state.events, renewal)
     core.access?.watch()
     this.#ticker = new Ticker(core.server, TICK_MS)
-    this.#youngGeneration = youngGeneration
-    youngGeneration?.watch(core.server.state.counters)
     this.#detachSys = this.#attachSys(options.sysIntervalSeconds ?? 0)
   }
 
@@ -213,7 +202,6 @@ export class BrokerProcess {
     await stop(this.#server, seconds)
     await this.core.guard.close()
     this.#ticker.stop()
-    this.#youngGeneration?.stop()
     await listening
   }
 

@@ -177,7 +177,6 @@ function optionsOf({ data, listeners, access, limits, queues, sysIntervalSeconds
     sysIntervalSeconds,
     controlSocket: true,
     renewsCertificates: true,
-    tunesMemory: true,
   }
 }
 

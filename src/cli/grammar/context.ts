@@ -26,7 +26,6 @@ export interface StartOptions {
   readonly runtimeDirectory?: string
   readonly controlSocket: boolean
   readonly renewsCertificates: boolean
-  readonly tunesMemory: boolean
   readonly controlCommands: Readonly<Record<string, ControlCommand>>
 }
 
