@@ -289,7 +289,7 @@ export const NO_TOPIC = new Topic('')
 /** No Subscription Identifiers; shared, so that the usual case costs nothing. */
 export const NO_IDENTIFIERS: readonly number[] = Object.freeze([])
 
-/** Where a delivery came from, if not from the Session's own queue: a hand-out of a group's message. */
+/** A hand-out of a group's message: the origin of a delivery that is not of the Session's own queue. */
 export interface DeliverySource {
   readonly group: number
   readonly lane: number

@@ -6,6 +6,7 @@
  * `work` if there is something to hand out then.
  */
 import type { Message } from '../mqtt/message.ts'
+import type { HeldEntry, ReturnedEntry } from '../store/log-store.ts'
 import { Core } from './core.ts'
 import { dispatchOf } from './dispatch/dispatch-of.ts'
 import { explain } from './explain.ts'
@@ -13,7 +14,7 @@ import type { Counts, StateCounts } from './figures.ts'
 import type { Death, GroupContext } from './group-context.ts'
 import { HandOut } from './hand-out.ts'
 import { keyOf } from './key-of.ts'
-import { type HeldEntry, type Place, type Recovery, type ReturnedEntry, restoreEntries } from './recovery.ts'
+import { type Place, type Recovery, restoreEntries } from './recovery.ts'
 import { type Refusal, Removal, SWEEP_MS } from './removal.ts'
 import { Returns, type Verb } from './returns.ts'
 import { completeRules, type GroupRules } from './rules.ts'

@@ -1,30 +1,10 @@
 /** The state that a queue's machine gets back from the store at a start. */
 import type { QoS } from '../mqtt/message.ts'
+import type { HeldEntry, ReturnedEntry } from '../store/log-store.ts'
 import type { Core } from './core.ts'
 import { type Consumer, type Entry, Handle, Member, State } from './state/consumer.ts'
 import type { RememberedId } from './state/remembered.ts'
 import type { Run } from './state/runs.ts'
-
-/** A message that failed or came back. */
-export interface ReturnedEntry {
-  readonly lane: number
-  readonly sequence: number
-  readonly failures: number
-  /** Hand-outs that are over. */
-  readonly attempts: number
-  /** Broker time in ms before which it is not handed out again; 0 for at once. */
-  readonly due: number
-}
-
-/** A message that is held with explicit acknowledgement. */
-export interface HeldEntry {
-  readonly lane: number
-  readonly sequence: number
-  readonly attempt: number
-  /** Broker time in ms at which the lease ends. */
-  readonly until: number
-  readonly token: string
-}
 
 export interface Recovery {
   readonly isPaused: boolean

@@ -42,7 +42,7 @@ export class Lane {
   isLoading = false
   /** Everything below that nobody holds is being purged. */
   purgeTo = 0
-  /** Where the latest search ended. */
+  /** The end of the latest search. */
   #found: Entry | null = null
   readonly #ask: (sequence: number) => LogSegment | null
   #segment: LogSegment | null = null
