@@ -627,10 +627,11 @@ export class Model {
     const isText = isAsSaid(packet)
     if (!isText && qos === 0) throw new Refusal(0x99, 'Payload Format')
     const isTaken = qos === 1 && this.#isInUse(connection, packetId)
-    if (isNoAddress(topic) && isText && !v5) throw new Refusal(0x90, 'an address')
-    if (!isText || isTaken || isServersOwn(topic) || isNoAddress(topic)) {
+    const refusal = refusalOf(topic, isText, isTaken)
+    if (refusal === 0x90 && !v5) throw new Refusal(0x90, 'an address')
+    if (refusal !== 0) {
       // 3.1.1 has no way to refuse it, so it is acknowledged [MQTT-3.3.5-2].
-      const code = !v5 ? 0 : !isText ? 0x99 : isTaken ? 0x91 : isNoAddress(topic) ? 0x90 : 0x87
+      const code = v5 ? refusal : 0
       if (qos === 1) this.#send(connection, `PUBACK ${packetId} ${code}`, false, 1)
       if (qos === 2 && v5) connection.receivingIds.delete(packetId)
       if (qos === 2 && !v5) session.inbound.set(packetId, content)
@@ -1352,6 +1353,14 @@ function isServersOwn(topic: string): boolean {
   const isBridges =
     second === 'broker' && third === 'connection' && name !== '' && last === 'state' && more.length === 0
   return first === '$SYS' && !isBridges
+}
+
+/** The Reason Code of a PUBLISH that is refused; 0 for none. */
+function refusalOf(topic: string, isText: boolean, isTaken: boolean): number {
+  if (!isText) return 0x99
+  if (isTaken) return 0x91
+  if (isServersOwn(topic)) return 0x87
+  return isNoAddress(topic) ? 0x90 : 0
 }
 
 /** Whether nothing can be published to this name of a Shared Subscription. */
