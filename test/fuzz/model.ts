@@ -731,8 +731,11 @@ export class Model {
         message.qos > 0
       )
         stored = true
-      if (taker !== null)
-        planned.set(`${taker.clientId} ${share}`, () => this.#deliverShared(taker, message, share))
+      if (taker === null) continue
+      planned.set(`${taker.clientId} ${share}`, () => {
+        this.#judgePreference(taker, share, members)
+        this.#deliverShared(taker, message, share)
+      })
     }
     const unknown = chosen.filter(({ share }) => share !== null && !groups.has(share))
     if (unknown.length > 0)
@@ -791,12 +794,20 @@ export class Model {
         this.#connectionOf(member) !== null ||
         Math.min(message.qos, member.subscriptions.get(share)!.qos) > 0,
     )
-    const online = able.filter((member) => this.#connectionOf(member) !== null)
     if (takers.length !== (able.length > 0 ? 1 : 0))
       throw new Error(`${takers.length} members of ${share} got a message`)
     if (takers.length === 0) return null
     const taker = able.find(({ clientId }) => clientId === takers[0]!.clientId)
     if (taker === undefined) throw new Error(`${takers[0]!.clientId} of ${share} cannot take the message`)
+    return taker
+  }
+
+  /**
+   * An offline member is chosen only where none is online, or where messages of the group wait for it. Judged
+   * when it gets the message: what the same publication gave it before may have pushed out its oldest one.
+   */
+  #judgePreference(taker: ModelSession, share: string, members: readonly ModelSession[]): void {
+    const online = members.filter((member) => this.#connectionOf(member) !== null)
     // Where messages of the group wait for one already, others wait behind them.
     const holds = taker.queue.find((waiting) => !this.#isOver(waiting.message))?.share === share
     if (
@@ -805,7 +816,6 @@ export class Model {
       !(holds && !online.some((each) => this.#hasRoom(each)))
     )
       throw new Error(`an offline member of ${share} was preferred`)
-    return taker
   }
 
   /** The Server's deeds up to the publication of this message, which they are all about. */

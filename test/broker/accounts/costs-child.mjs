@@ -118,10 +118,22 @@ async function made() {
   return server
 }
 
+/** Code that is compiled meanwhile is on the heap, too, so the round in which the heap grows least counts. */
+const ROUNDS = 3
+
 /**
  * Measures a kind: `prepare` makes things that do not count, `keep` those that do. It returns their number.
  */
 async function measure(prepare, keep) {
+  let least = { heapBytes: Number.POSITIVE_INFINITY, countedBytes: 0 }
+  for (let round = 0; round < ROUNDS; round++) {
+    const measured = await measureOnce(prepare, keep)
+    if (measured.heapBytes < least.heapBytes) least = measured
+  }
+  return least
+}
+
+async function measureOnce(prepare, keep) {
   const server = await made()
   const context = { server, ...(await prepare?.(server)) }
   await settle()
