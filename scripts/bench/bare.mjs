@@ -6,7 +6,7 @@
  *
  * It is no broker. It checks nothing, keeps nothing, and ignores acknowledgements. It speaks MQTT 3.1.1 with
  * Clean Session and delivers once, at the publisher's QoS, without retained messages, Wills, Keep Alive and
- * back-pressure.
+ * back-pressure. It listens on the port that its first argument names, else on a free one.
  */
 import { createServer } from 'node:net'
 
@@ -284,7 +284,7 @@ function matches(filter, topic) {
 }
 
 const server = createServer({ noDelay: true }, (socket) => new Connection(socket))
-server.listen(0, '127.0.0.1', () => {
+server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => {
   const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
   console.log(`listening on mqtt://127.0.0.1:${port}`)
   console.log('ready')

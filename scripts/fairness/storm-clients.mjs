@@ -89,6 +89,8 @@ class Client {
     this.sessionPresent = (chunk[2] & 1) === 1
     this.since = performance.now()
     this.#fleet.letIn(this)
+    // A broker that keeps no Sessions has to be told again.
+    if (!this.sessionPresent && this.#fields.subscribe !== undefined) this.write(this.#fields.subscribe)
     const length = 2 + chunk[1]
     if (isVersion5 && chunk.length > length) this.#fields.received?.(chunk.subarray(length))
   }
@@ -235,14 +237,18 @@ const tasks = {
   /** Makes quiet pairs, and one client that listens for Wills. */
   async pairs({ count, perSecond, users, ...options }) {
     fleet = new Fleet({ ...options, retries: true })
-    const watcher = { bytes: connectBytes('storm-watcher', 4, users[0]) }
+    const watcher = {
+      bytes: connectBytes('storm-watcher', 4, users[0]),
+      subscribe: subscribe('storm/will/+'),
+    }
     watcher.received = packetsOf(({ cmd, topic }) => {
       if (cmd === 'publish' && topic.startsWith('storm/will/')) willsSeen++
     })
     fleet.clients.push(new Client(fleet, watcher))
     const publishers = []
     for (let index = 0; index < count; index++) {
-      const fields = { bytes: connectBytes(`storm-reader-${index}`, 4, users[0]) }
+      const filter = subscribe(`storm/pair/${index}`)
+      const fields = { bytes: connectBytes(`storm-reader-${index}`, 4, users[0]), subscribe: filter }
       fields.received = packetsOf(({ cmd, payload }) => {
         if (cmd === 'publish') received(payload)
       })
@@ -253,13 +259,6 @@ const tasks = {
     }
     for (const client of fleet.clients) client.open()
     await fleet.settled()
-    const [first, ...others] = fleet.clients
-    first.write(subscribe('storm/will/+'))
-    others
-      .filter((client) => !publishers.includes(client))
-      .forEach((reader, index) => {
-        reader.write(subscribe(`storm/pair/${index}`))
-      })
     let next = 0
     // Messages are spread evenly: bursts would delay each other.
     pulse = setInterval(

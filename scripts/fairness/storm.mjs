@@ -4,7 +4,7 @@
  * that are connected already.
  *
  *   node scripts/fairness/storm.mjs [--clients 5000] [--chosen | --mixed] [--forgets] [--retries] [--tls]
- *                                   [--json] [--broker mosquitto] [--main MAIN.JS]
+ *                                   [--json] [--broker mosquitto | bare-node] [--main MAIN.JS]
  *
  * Users have passwords that Godwit generated; with `--chosen` passwords such as people choose (argon2id), and
  * with `--mixed` both in turn. The broker has a directory in memory, as under systemd, and so remembers who
@@ -12,8 +12,11 @@
  * nice 10, since in the field it is thousands of other machines. Like MQTT.js, clients do not try again after
  * a refusal; with `--retries` they do, like paho. All limits have their defaults.
  *
+ * `bare-node` is the relay of the benchmark: it reads no password, keeps no Session and lets everybody in at
+ * once. What its pairs wait is what accepting so many sockets costs on Node's public interfaces.
+ *
  * @typedef {object} StormOptions
- * @property {'godwit' | 'mosquitto'} [broker]
+ * @property {'godwit' | 'mosquitto' | 'bare-node'} [broker]
  * @property {number} [clients]
  * @property {'generated' | 'chosen' | 'mixed'} [passwords]
  * @property {boolean} [retries] clients try again after a refusal
@@ -63,6 +66,7 @@ import { parseArgs } from 'node:util'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const PAUSES = fileURLToPath(new URL('../bench/pauses.cjs', import.meta.url))
+const BARE = fileURLToPath(new URL('../bench/bare.mjs', import.meta.url))
 const CLIENTS = fileURLToPath(new URL('./storm-clients.mjs', import.meta.url))
 
 const FLEET_NICE = 10
@@ -176,6 +180,10 @@ export async function storm(given = {}) {
 function makeUsers({ broker, clients, passwords, main }, data) {
   const names = Array.from({ length: clients }, (_, index) => `device-${index}`)
   if (broker === 'mosquitto') return usersOfMosquitto(names, data)
+  if (broker === 'bare-node') {
+    mkdirSync(data)
+    return names.map((name) => ({ name, password: 'which nobody reads' }))
+  }
   const godwit = (...words) =>
     execFileSync(process.execPath, [main, 'user', ...words, '--data', data], {
       encoding: 'utf8',
@@ -237,7 +245,7 @@ class Broker {
     this.#isNode = options.broker !== 'mosquitto'
     this.#pauses = join(data, 'pauses.json')
     const [command, ...words] = this.#isNode
-      ? godwitWords(options, data, ports)
+      ? nodeWords(options, data, ports)
       : ['mosquitto', '-c', mosquittoConfig(options, data, ports)]
     /** @type {NodeJS.ProcessEnv} */
     const environment = { ...process.env, BENCH_PAUSES_FILE: this.#pauses, XDG_RUNTIME_DIR: '' }
@@ -248,7 +256,7 @@ class Broker {
     this.listening = new Promise((resolve, reject) => {
       const read = (chunk) => {
         output = (output + chunk).slice(-10_000)
-        if (/^godwit try:|mosquitto version \S+ running/m.test(output)) resolve()
+        if (/^godwit try:|^ready$|mosquitto version \S+ running/m.test(output)) resolve()
       }
       child.stdout.setEncoding('utf8').on('data', read)
       child.stderr.setEncoding('utf8').on('data', read)
@@ -300,8 +308,10 @@ async function killed(child) {
   await gone
 }
 
-function godwitWords({ main, tls, settings }, data, { port, plainPort }) {
-  const words = [process.execPath, '--require', PAUSES, main, 'start', '--data', data]
+function nodeWords({ broker, main, tls, settings }, data, { port, plainPort }) {
+  const node = [process.execPath, '--require', PAUSES]
+  if (broker === 'bare-node') return [...node, BARE, `${port}`]
+  const words = [...node, main, 'start', '--data', data]
   for (const setting of settings) words.push('--set', setting)
   if (!tls) return [...words, '--port', `${port}`]
   const path = join(data, 'storm.yaml')
@@ -438,6 +448,7 @@ export async function printStorm(options = {}) {
   const variants = [
     { passwords: 'generated' },
     { passwords: 'generated', broker: 'mosquitto' },
+    { passwords: 'generated', broker: 'bare-node' },
     { passwords: 'generated', tls: true },
     { passwords: 'chosen' },
     { passwords: 'chosen', remembers: false, clients: 500 },
@@ -462,7 +473,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   })
   const passwords = values.chosen ? 'chosen' : values.mixed ? 'mixed' : 'generated'
   const seen = await storm({
-    broker: values.broker === 'mosquitto' ? 'mosquitto' : 'godwit',
+    broker: /** @type {StormOptions['broker']} */ (values.broker),
     passwords,
     retries: values.retries,
     tls: values.tls,
