@@ -17,7 +17,7 @@ export const COSTS = Object.freeze({
   tls: 40_000,
   webSocket: 2000,
   /** A Session without Subscriptions, with its entries in tables. */
-  session: 800,
+  session: 680,
   /** A Subscription with its entries in the Session and in the router. */
   subscription: 190,
   /** Added for a filter of very many levels, besides half of its bytes, for its branch. */
