@@ -22,6 +22,7 @@ import {
   type SubscribeOptions,
   subscribe,
 } from './runtime/program-messages.ts'
+import { type BrokerQueues, programQueues } from './runtime/program-queues.ts'
 import type { StoreFigures } from './store/store.ts'
 import type { Listener } from './transport/listener/listener.ts'
 import type { OpenFiles } from './transport/open-files.ts'
@@ -48,17 +49,37 @@ export type {
   WaitingClient,
 } from './broker/boundary/policy.ts'
 export type { Census } from './broker/census.ts'
+export type { ConsumerEnd } from './broker/queues/program-consumer.ts'
+export {
+  type ConsumerEntry,
+  type QueueCounters,
+  type QueuedMessage,
+  type QueuedState,
+  type QueueEntry,
+  type QueueOrigin,
+  QueueRefusal,
+} from './broker/queues/queue-view.ts'
 export { ConfigError } from './config/config-error.ts'
 export { ERRORS, type ErrorCode } from './errors.ts'
 export type { Lenience } from './mqtt/lenience.ts'
 export type { QoS } from './mqtt/packet.ts'
 export type { ForwardedProperties } from './mqtt/properties/forwarded.ts'
 export { ProtocolError, Reason } from './mqtt/reason.ts'
-export type { QueueProperties } from './queue/properties.ts'
+export type { GivenProperties, QueueProperties } from './queue/properties.ts'
 export type { DeclaredQueue, QueueOptions, QueuePattern } from './queue/queue-options.ts'
 export type { BrokerChanges, BrokerOptions, Durability } from './runtime/broker-options.ts'
 export type { Banned, BrokerBans } from './runtime/program-bans.ts'
 export type { PublishOptions, ReceivedMessage, SubscribeOptions } from './runtime/program-messages.ts'
+export {
+  type BrokerQueues,
+  type ConsumeOptions,
+  DeadLetter,
+  type MoveOptions,
+  type QueueConsumption,
+  type QueueHandler,
+  type QueueMessage,
+  type QueueStats,
+} from './runtime/program-queues.ts'
 export { StoreError } from './store/store.ts'
 export type { Listener, ListenerOptions, ListenerType } from './transport/listener/listener.ts'
 export { ListenError } from './transport/tls/listen-error.ts'
@@ -92,6 +113,8 @@ export interface Broker {
     handler: (message: ReceivedMessage) => void,
     options?: SubscribeOptions,
   ): () => void
+  /** Message queues: to declare, look into and consume them. */
+  readonly queues: BrokerQueues
   /** Bans, which outlive the broker if it has a data directory. `godwit ban` works on the same bans. */
   readonly bans: BrokerBans
   /** Ends a client's Network Connection. Returns false if it has none. */
@@ -120,7 +143,10 @@ export interface Broker {
   orphanedBy(queues: Pick<QueueOptions, 'declared'>): readonly string[]
   /** Rereads certificates, users and rights. Each change and each refusal becomes a `security` event. */
   reread(): Promise<void>
-  /** Disconnects the clients, commits and closes within so many seconds (5). No handle stays open. */
+  /**
+   * Stops the consumers of queues in this process, waits for their handlers, disconnects the clients, commits
+   * and closes, all within so many seconds (5). No handle stays open.
+   */
   close(options?: { readonly seconds?: number }): Promise<void>
 }
 
@@ -131,6 +157,7 @@ export interface Broker {
 export async function createBroker(options: BrokerOptions = {}): Promise<Broker> {
   const broker = await startProcess(options)
   const { server, store, access, guard, loginsNotice, fatal } = broker.core
+  const { queues, stop: stopConsumers } = programQueues(server)
   return {
     get listeners() {
       return broker.listeners
@@ -150,6 +177,7 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     events: server.state.events,
     fatal,
     figures: server.state.counters,
+    queues,
     bans: programBans(guard),
     census: () => takeCensus(server),
     publish: (message) => publish(server, message),
@@ -163,6 +191,6 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
     beyondBy: (limits) => server.beyondBy(limits),
     orphanedBy: (queues) => server.queueOperator?.orphanedBy(queues) ?? [],
     reread: () => broker.reread(),
-    close: ({ seconds = 5 } = {}) => broker.close(seconds),
+    close: ({ seconds = 5 } = {}) => broker.close(seconds, stopConsumers),
   }
 }

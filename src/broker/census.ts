@@ -62,10 +62,11 @@ function queueCensus({
   let queuesMessages = 0
   let queuesBytes = 0
   const { byName } = queues.definitions
+  const consumers = queues.consuming.count + queues.consuming.programs.size
   for (const { group } of byName.values()) {
     const { messages, bytes } = group.states
     queuesMessages += messages
     queuesBytes += bytes
   }
-  return { queues: byName.size, queuesMessages, queuesBytes, consumers: queues.consuming.count }
+  return { queues: byName.size, queuesMessages, queuesBytes, consumers }
 }

@@ -252,6 +252,12 @@ export class Group {
     this.#stir()
   }
 
+  /** A message goes back before its consumer has begun with it: it is nobody's failure. */
+  giveBack(handle: Handle): void {
+    this.#returns.giveBack(handle)
+    this.#stir()
+  }
+
   /** Whether `done` with this tag would settle something that is known. */
   isThere(tag: Tag): boolean {
     return this.#returns.find(tag) !== null
@@ -380,6 +386,10 @@ export class Group {
   purge(): void {
     this.#removal.purge()
     this.#stir()
+  }
+
+  get isPurging(): boolean {
+    return this.#core.lanes.some(({ purgeTo }) => purgeTo > 0)
   }
 
   /** Deleted, or the store is lost: nothing has an effect any more. */

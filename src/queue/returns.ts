@@ -51,7 +51,7 @@ export class Returns {
   #passOver(handle: Handle): void {
     const core = this.#core
     const { sent, passedOver } = handle.member
-    if (handle.list !== sent) return
+    if (handle.list !== sent || handle.member.options.answersInAnyOrder === true) return
     for (let one = sent.first!; one !== handle; one = sent.first!) {
       sent.remove(one)
       passedOver.push(one)
@@ -61,6 +61,16 @@ export class Returns {
       core.passedOver.add(one)
       if (core.passedOver.first === one) core.due(one.sentAt + core.rules.passedOverMs)
     }
+  }
+
+  /** It goes back before its consumer has begun with it. */
+  giveBack(handle: Handle): void {
+    const { entry, member } = handle
+    if (handle.hold !== Hold.Current || entry.state !== State.Sent) return
+    this.#core.unlist(entry)
+    this.#core.detach(entry)
+    this.#core.ready(entry)
+    this.#settleDown(member)
   }
 
   #refused(handle: Handle, code: number, retryAfter: number | null, detail: string): void {

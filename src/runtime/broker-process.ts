@@ -187,19 +187,25 @@ export class BrokerProcess {
     await this.core.guard.reread()
   }
 
-  /** Ends the broker. Further calls return the same promise. */
-  close(seconds: number): Promise<void> {
-    this.#closing ??= this.#close(seconds)
+  /**
+   * Ends the broker. `stopConsumers` ends the consumers in this process, which the broker waits for. Further
+   * calls return the same promise.
+   */
+  close(seconds: number, stopConsumers: () => Promise<void>): Promise<void> {
+    this.#closing ??= this.#close(seconds, stopConsumers)
     return this.#closing
   }
 
-  async #close(seconds: number): Promise<void> {
+  async #close(seconds: number, stopConsumers: () => Promise<void>): Promise<void> {
+    const before = performance.now()
+    await within(seconds, (timeout) => Promise.race([stopConsumers(), timeout]))
+    const left = Math.max(0, seconds - (performance.now() - before) / 1000)
     this.#certificates.stop()
     const listening = this.#opened.listeners.close()
     this.#detachSys()
     this.core.access?.close()
     await this.#controlSocket?.close()
-    await stop(this.#server, seconds)
+    await within(left, (timeout) => this.#server.stop(timeout))
     await this.core.guard.close()
     this.#ticker.stop()
     await listening
@@ -260,13 +266,14 @@ export class BrokerProcess {
   }
 }
 
-async function stop(server: Server, seconds: number): Promise<void> {
+/** Does something, but stops waiting for it after so many seconds; `timeout` resolves then. */
+async function within(seconds: number, run: (timeout: Promise<void>) => Promise<void>): Promise<void> {
   let timer: NodeJS.Timeout | undefined
   const timeout = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, seconds * 1000)
   })
   try {
-    await server.stop(timeout)
+    await run(timeout)
   } finally {
     clearTimeout(timer)
   }

@@ -16,6 +16,7 @@ import type { ConsumerRecord, SubscriptionRecord } from '../../store/store.ts'
 import type { Admission, ConsumeRequest, QueueRefusal } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import type { ConsumerChanges, Definitions } from './definitions.ts'
+import { ProgramConsumers } from './program-consumer.ts'
 import { Queue } from './queue.ts'
 import { HandedOut, QueueConsumer } from './queue-consumer.ts'
 import { consumersOf, SessionConsumers } from './session-consumers.ts'
@@ -35,7 +36,8 @@ export class Consuming implements ConsumerChanges {
   readonly #definitions: Definitions
   /** Messages at QoS 2 of stored Sessions that have ended, on their way to the dead letters. */
   readonly #inDoubt = new Map<string, { readonly session: Session; readonly packetId: number }>()
-  /** Consumers of all queues. */
+  readonly programs: ProgramConsumers
+  /** Consumers of all queues that belong to Sessions. */
   count = 0
   /** Called when an ended Session has one message fewer in doubt. Set by the Server. */
   whenOver: (session: Session) => void = () => {}
@@ -43,6 +45,7 @@ export class Consuming implements ConsumerChanges {
   constructor(state: ServerState, definitions: Definitions) {
     this.#state = state
     this.#definitions = definitions
+    this.programs = new ProgramConsumers(state)
   }
 
   // ── SUBSCRIBE ───────────────────────────────────────────────────────────────────────────────────────────
@@ -166,7 +169,7 @@ export class Consuming implements ConsumerChanges {
     if (found?.consumers.delete(consumer) !== true) return
     this.count--
     found.idleSince = this.#state.now()
-    if (found.consumers.size === 0) for (const log of found.numbers.logs) this.#state.store.logs.forget(log)
+    if (found.consumerCount === 0) for (const log of found.numbers.logs) this.#state.store.logs.forget(log)
     if (!this.#state.events.has('consumerLeft')) return
     this.#state.events.emit('consumerLeft', { queue: queue.name, clientId: session.clientId, filter })
   }
@@ -249,6 +252,7 @@ export class Consuming implements ConsumerChanges {
   /** Forgets what was in doubt: the store is read again. */
   clear(): void {
     this.#inDoubt.clear()
+    this.programs.lose()
     this.count = 0
   }
 
@@ -323,6 +327,7 @@ export class Consuming implements ConsumerChanges {
   }
 
   endConsumers(queue: Queue, which: 'all' | 'unfitting', reason: string): void {
+    if (which === 'all') this.programs.endOf(queue)
     for (const consumer of [...queue.consumers]) {
       const { session, filter, face } = consumer
       const asked = face === 'share' ? null : parseSubscription(filter)

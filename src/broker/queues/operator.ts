@@ -10,6 +10,7 @@ import {
   type QueueProperties,
 } from '../../queue/properties.ts'
 import { propertiesByName, type QueueOptions } from '../../queue/queue-options.ts'
+import type { Member } from '../../queue/state/consumer.ts'
 import type { LogCursor } from '../../store/log-store.ts'
 import { secondsLeft } from '../boundary/expiry.ts'
 import type { ServerState } from '../state/server-state.ts'
@@ -17,7 +18,6 @@ import { userProperty } from './arriving.ts'
 import type { Definitions } from './definitions.ts'
 import { MessageMove } from './message-move.ts'
 import { Queue } from './queue.ts'
-import type { QueueConsumer } from './queue-consumer.ts'
 import {
   type ConsumerEntry,
   counted,
@@ -60,7 +60,13 @@ export class Operator implements QueueOperator {
   }
 
   *consumers(name: string): QueueSteps<ConsumerEntry> {
-    for (const consumer of this.#queue(name).consumers) yield consumerOf(consumer)
+    const queue = this.#queue(name)
+    for (const { session, filter, member } of queue.consumers) {
+      yield consumerOf(session.clientId, session.owner, filter, member)
+    }
+    for (const { clientId, filter, member } of queue.programs) {
+      if (member !== null) yield consumerOf(clientId, null, filter, member)
+    }
   }
 
   orphanedBy({ declared }: Pick<QueueOptions, 'declared'>): readonly string[] {
@@ -157,9 +163,9 @@ export class Operator implements QueueOperator {
     const queue = this.#queue(name)
     if (!queue.isOrphaned) expectOwn(queue, 'deleted')
     const { messages } = queue.group.states
-    if (!force && (messages > 0 || queue.consumers.size > 0)) {
+    if (!force && (messages > 0 || queue.consumerCount > 0)) {
       throw new QueueRefusal(
-        `queue ${name} has ${counted(messages, 'message')} and ${counted(queue.consumers.size, 'consumer')}`,
+        `queue ${name} has ${counted(messages, 'message')} and ${counted(queue.consumerCount, 'consumer')}`,
         'The same command with --force deletes it all the same.',
       )
     }
@@ -170,10 +176,12 @@ export class Operator implements QueueOperator {
   }
 
   async purge(name: string): Promise<number> {
-    const { group } = this.#queue(name)
+    const queue = this.#queue(name)
+    const { group } = queue
     this.#begin()
     const { ready, waiting, deferred } = group.states
     group.purge()
+    while (group.isPurging && !queue.isGone) await this.#nextTurn()
     await this.#settled()
     return ready + waiting + deferred
   }
@@ -248,17 +256,21 @@ export class Operator implements QueueOperator {
     this.#state.turn.begin()
   }
 
+  #nextTurn(): Promise<void> {
+    return new Promise((resolve) => this.#state.turn.continueLater(resolve))
+  }
+
   #settled(): Promise<void> {
     return this.#durable(this.#state.store.openSequence)
   }
 }
 
 function entryOf(queue: Queue): QueueEntry {
-  const { name, origin, isOrphaned, isPaused, properties, consumers, group } = queue
+  const { name, origin, isOrphaned, isPaused, properties, consumerCount, group } = queue
   const { ready, waiting, inFlight, held, deferred, messages, bytes } = group.states
   const counts = { ready, waiting, inFlight, held, deferred, messages, bytes }
   const counters = countersOf(queue)
-  return { name, origin, isOrphaned, isPaused, properties, consumers: consumers.size, ...counts, counters }
+  return { name, origin, isOrphaned, isPaused, properties, consumers: consumerCount, ...counts, counters }
 }
 
 function countersOf({ group: { counts } }: Queue): QueueCounters {
@@ -280,12 +292,17 @@ function occurred(counts: Readonly<Record<string, number>>): Record<string, numb
   return Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0))
 }
 
-function consumerOf({ session, filter, member }: QueueConsumer): ConsumerEntry {
+function consumerOf(
+  clientId: string,
+  userName: string | null,
+  topicFilter: string,
+  member: Member,
+): ConsumerEntry {
   const { state, window, inFlight, held, echoes, options } = member
   return {
-    clientId: session.clientId,
-    userName: session.owner,
-    topicFilter: filter,
+    clientId,
+    userName,
+    topicFilter,
     qos: options.qos,
     state,
     window: window.size,

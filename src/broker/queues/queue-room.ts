@@ -56,6 +56,7 @@ export class QueueRoom implements Queues {
   configure(options: QueueOptions): readonly string[] {
     this.#state.turn.begin()
     const notices = [...this.#notices.splice(0), ...this.definitions.configure(options)]
+    this.consuming.programs.rejoin((name) => this.definitions.byName.get(name))
     this.#watchIdle()
     return notices
   }
@@ -105,6 +106,7 @@ export class QueueRoom implements Queues {
 
   /** The Server stops: nothing more is handed out. */
   stop(): void {
+    this.consuming.programs.endAll()
     for (const queue of this.definitions.byName.values()) queue.close()
   }
 

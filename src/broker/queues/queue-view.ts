@@ -1,4 +1,5 @@
 /** The queues as the operator sees them: what the control socket lists, shows and changes. */
+import type { ErrorCode } from '../../errors.ts'
 import type { QoS } from '../../mqtt/message.ts'
 import type { ForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import type { GivenProperties, QueueProperties } from '../../queue/properties.ts'
@@ -94,6 +95,7 @@ export function counted(count: number, what: 'message' | 'consumer' | 'byte'): s
 /** The operator asks for what cannot be; the message is a sentence without a full stop. */
 export class QueueRefusal extends Error {
   override readonly name = 'QueueRefusal'
+  readonly code: ErrorCode = 'GODWIT_QUEUE_REFUSED'
   readonly advice: string
 
   constructor(message: string, advice: string) {

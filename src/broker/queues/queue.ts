@@ -10,6 +10,7 @@ import type { Inlet, InletRefusal } from '../../routing/inlet.ts'
 import type { DefinitionOrigin, RecoveredGroup } from '../../store/log-store.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
+import type { ProgramConsumer } from './program-consumer.ts'
 import type { QueueConsumer } from './queue-consumer.ts'
 import { type Owner, QueueContext, type QueueNumbers } from './queue-context.ts'
 import { counted } from './queue-view.ts'
@@ -51,6 +52,8 @@ export class Queue implements Inlet, Owner {
   readonly group: Group
   readonly context: QueueContext
   readonly consumers = new Set<QueueConsumer>()
+  /** Consumers in this process. */
+  readonly programs = new Set<ProgramConsumer>()
   origin: DefinitionOrigin
   properties: QueueProperties
   isPaused: boolean
@@ -96,12 +99,19 @@ export class Queue implements Inlet, Owner {
 
   /** Memory of everything that is kept for it, without its logs. */
   get memoryBytes(): number {
-    return QUEUE_BYTES + this.group.bytesHeld + CONSUMER_BYTES * this.consumers.size
+    let bytes = QUEUE_BYTES + this.group.bytesHeld + CONSUMER_BYTES * this.consumerCount
+    for (const { bytesHeld } of this.programs) bytes += bytesHeld
+    return bytes
+  }
+
+  /** Its consumers, those in this process included. */
+  get consumerCount(): number {
+    return this.consumers.size + this.programs.size
   }
 
   /** Whether it is empty and nobody consumes it. */
   get isIdle(): boolean {
-    return this.consumers.size === 0 && this.group.states.messages === 0
+    return this.consumerCount === 0 && this.group.states.messages === 0
   }
 
   /** The filter of the Shared Subscriptions that consume it; null for none. */

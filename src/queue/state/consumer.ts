@@ -78,6 +78,8 @@ export interface MemberOptions {
   readonly isExplicit: boolean
   /** How long it holds a message with explicit acknowledgement; null for a minute. */
   readonly leaseSeconds: number | null
+  /** Whether it acknowledges in any order, unlike clients: then nothing that it holds is passed over. */
+  readonly answersInAnyOrder?: boolean
 }
 
 /** A message that the machine keeps in memory: it is or was handed out, came back, or waits for its key. */
