@@ -3,6 +3,7 @@ import { chmodSync, existsSync, lstatSync, unlinkSync } from 'node:fs'
 import { type AddressInfo, connect, isIPv6, type Server } from 'node:net'
 import { dirname } from 'node:path'
 import { ListenError, toListenError } from '../tls/listen-error.ts'
+import { acceptFast } from './accepting.ts'
 import { DEFAULT_HOST, DEFAULT_PORTS, type ListenerOptions } from './listener.ts'
 
 /** Kernels give a socket file's path 108 bytes, its final zero included. */
@@ -74,6 +75,7 @@ function bindServer(
       server.off('error', failed)
       // Accepting one connection can fail, for want of file descriptors; the listener stays open.
       server.on('error', () => {})
+      acceptFast(server, BACKLOG)
       resolve()
     })
   })
