@@ -41,7 +41,7 @@ async function interval(): Promise<void> {
   elapsedSeconds += INTERVAL_SECONDS
   vi.advanceTimersByTime(INTERVAL_SECONDS * 1000)
   // The first of an update's values; the others are of the same turn.
-  await vi.waitFor(() => expect(values.get('uptime')).toBe(`${elapsedSeconds} seconds`))
+  await expect.poll(() => values.get('uptime')).toBe(`${elapsedSeconds} seconds`)
   await new Promise((resolve) => setImmediate(resolve))
 }
 
@@ -53,7 +53,7 @@ async function connected(): Promise<MqttClient> {
 
 test('values are there from the start, retained', async () => {
   await start(INTERVAL_SECONDS)
-  await vi.waitFor(() => expect(values.get('version')).toMatch(/^godwit version \d+\.\d+\.\d+/))
+  await expect.poll(() => values.get('version')).toMatch(/^godwit version \d+\.\d+\.\d+/)
   expect(values.get('uptime')).toBe('0 seconds')
   expect(values.get('clients/connected')).toBe('0')
 })
@@ -66,7 +66,7 @@ test('clients and Sessions: connected, disconnected, maximum, total', async () =
   const clients = (): (string | undefined)[] => names.map((name) => values.get(`clients/${name}`))
   expect(clients()).toEqual(['1', '1', '0', '0', '1', '1'])
   await client!.endAsync()
-  await vi.waitFor(() => expect(broker.figures.clientsConnected).toBe(0))
+  await expect.poll(() => broker.figures.clientsConnected).toBe(0)
   await interval()
   expect(clients()).toEqual(['0', '0', '1', '1', '1', '1'])
 })
@@ -133,7 +133,7 @@ test('the memory of the process, now and at most', async () => {
 
 test('only changed values are published again', async () => {
   await start(INTERVAL_SECONDS)
-  await vi.waitFor(() => expect(values.size).toBeGreaterThan(50))
+  await expect.poll(() => values.size).toBeGreaterThan(50)
   updates = []
   await interval()
   await interval()
@@ -147,14 +147,14 @@ test('a change of the interval does not restart the uptime', async () => {
   await interval()
   values.clear()
   await broker.reconfigure({ sysIntervalSeconds: 2 * INTERVAL_SECONDS })
-  await vi.waitFor(() => expect(values.get('uptime')).toBe('10 seconds'))
+  await expect.poll(() => values.get('uptime')).toBe('10 seconds')
 })
 
 test.each([0, Number.POSITIVE_INFINITY])('an interval of %d publishes nothing', async (seconds) => {
   await start(seconds)
   vi.advanceTimersByTime(60_000)
   await broker.publish({ topic: '$SYS/end', payload: '' })
-  await vi.waitFor(() => expect(updates).toContain('$SYS/end'))
+  await expect.poll(() => updates).toContain('$SYS/end')
   expect(updates).toEqual(['$SYS/end'])
 })
 

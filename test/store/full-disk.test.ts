@@ -146,7 +146,7 @@ describe.runIf(mayMount())('on a disk of its own', { timeout: 120_000 }, () => {
       await last.open()
       expect(last.session(1).queue).toEqual([])
       // Deleted values take space until LevelDB has merged them away.
-      await vi.waitFor(() => expect(last.store.refusalFor(given.bytes)).toBeNull(), 20_000)
+      await vi.waitFor(() => expect(last.store.refusalFor(given.bytes)).toBeNull(), 60_000)
       await last.store.close()
     },
   )
