@@ -113,7 +113,7 @@ function defaultRows(): DefaultRows {
   return Object.fromEntries(
     names.map((name): [string, KeyRow<unknown>] => {
       const { allowed, read, default: initial, unit, says, ...rest } = QUEUE_PROPERTIES[name]
-      const { note } = rest as { readonly note?: string }
+      const { note, counter = null } = rest as { readonly note?: string; readonly counter?: string }
       const schema = value<unknown>(allowed, read)
       return [
         propertyKey(name),
@@ -122,7 +122,7 @@ function defaultRows(): DefaultRows {
           default: initial,
           unit,
           effect: 'now',
-          counter: null,
+          counter,
           says,
           ...(note !== undefined && { note }),
         }),

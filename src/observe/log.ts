@@ -385,6 +385,7 @@ const QUEUE_KEYS: Partial<Readonly<Record<Limit, string>>> = {
   queuesMax: 'queues.queues_max',
   queueConsumersMax: 'queues.consumers_per_queue_max',
   queueUnsettledMax: 'queues.unsettled_max',
+  queueIdsMax: 'queues.defaults.deduplicate_ids_max',
 }
 
 /** Returns the key of a limit; undefined if it is not in the configuration. */

@@ -44,6 +44,8 @@ export interface GroupContext {
   held(lane: number, sequence: number, attempt: number, until: number, token: string): void
   /** Records the id of a message that was just appended. */
   remembered(id: string, time: number): void
+  /** Tells that so many ids were forgotten early, since there were too many. */
+  forgottenIds(count: number): void
   paused(isPaused: boolean): void
 
   /**

@@ -14,12 +14,13 @@ import type { Counts, StateCounts } from './figures.ts'
 import type { Death, GroupContext } from './group-context.ts'
 import { HandOut } from './hand-out.ts'
 import { keyOf } from './key-of.ts'
+import { KnownIds } from './known-ids.ts'
 import { type Place, type Recovery, restoreEntries } from './recovery.ts'
 import { type Refusal, Removal, SWEEP_MS } from './removal.ts'
 import { Returns, type Verb } from './returns.ts'
 import { completeRules, type GroupRules } from './rules.ts'
 import { type Consumer, Handle, Member, type MemberOptions, State } from './state/consumer.ts'
-import { Remembered, type RememberedId } from './state/remembered.ts'
+import type { RememberedId } from './state/remembered.ts'
 import type { Run } from './state/runs.ts'
 import type { Tag } from './tag.ts'
 
@@ -64,7 +65,7 @@ export class Group {
   readonly #handOut: HandOut
   readonly #returns: Returns
   readonly #removal: Removal
-  readonly #remembered: Remembered
+  readonly #ids: KnownIds
 
   /** `recovery` is null for a new queue. */
   constructor(context: GroupContext, number: number, rules: GroupRules, recovery: Recovery | null) {
@@ -74,7 +75,7 @@ export class Group {
     this.#handOut = new HandOut(core)
     this.#returns = new Returns(core)
     this.#removal = new Removal(core)
-    this.#remembered = new Remembered(recovery?.group.rememberedHead ?? 0, recovery?.group.remembered ?? [])
+    this.#ids = new KnownIds(core, recovery?.group.rememberedHead ?? 0, recovery?.group.remembered ?? [])
     if (recovery === null) return
     core.isPaused = recovery.isPaused
     restoreEntries(core, recovery)
@@ -91,7 +92,7 @@ export class Group {
    */
   refusal(message: Message, priority: number | null = null, id: string | null = null): Refusal | null {
     const core = this.#core
-    if (id !== null && this.#isRemembered(id)) return null
+    if (id !== null && this.#ids.has(id)) return null
     const refusal = this.#removal.refusal(core.lanes[this.#laneOf(priority)]!, message)
     return refusal !== null && (refusal.limit === 'size' || core.rules.overflow === 'reject') ? refusal : null
   }
@@ -103,7 +104,7 @@ export class Group {
   append(message: Message, id: string | null = null, priority: number | null = null): Appended {
     const core = this.#core
     if (core.isClosed) return 'overflow'
-    if (id !== null && this.#isRemembered(id)) {
+    if (id !== null && this.#ids.has(id)) {
       core.counts.duplicates++
       return 'duplicate'
     }
@@ -120,7 +121,7 @@ export class Group {
     if (sequence === 0) return 'overflow'
     lane.appended(sequence, message.size)
     core.counts.in++
-    if (id !== null) this.#remember(id)
+    if (id !== null) this.#ids.add(id)
     if (message.expiresAt !== Number.POSITIVE_INFINITY) core.due(core.context.now() + SWEEP_MS)
     this.#removal.appended(lane, sequence, message)
     if (this.#removal.isIndexed) this.#handOut.live(lane, sequence, message)
@@ -131,20 +132,6 @@ export class Group {
   #laneOf(priority: number | null): number {
     const { length } = this.#core.lanes
     return length === 1 ? 0 : Math.floor(((priority ?? DEFAULT_PRIORITY) * length) / PRIORITIES)
-  }
-
-  #isRemembered(id: string): boolean {
-    const { rules, context } = this.#core
-    this.#remembered.forget(context.now() - 1000 * rules.deduplicateSeconds)
-    return this.#remembered.has(id)
-  }
-
-  #remember(id: string): void {
-    const { rules, context } = this.#core
-    if (rules.deduplicateSeconds === 0) return
-    const now = context.now()
-    this.#remembered.add(id, now, rules.deduplicateIdsMax)
-    context.remembered(id, now)
   }
 
   // ── consumers ───────────────────────────────────────────────────────────────────────────────────────
@@ -309,6 +296,7 @@ export class Group {
     const now = core.context.now()
     const next = this.#returns.tick(now)
     const sweepAt = core.messages > 0 ? this.#removal.sweep(now) : Number.POSITIVE_INFINITY
+    this.#ids.tick()
     const earliest = Math.min(next, sweepAt)
     if (earliest !== Number.POSITIVE_INFINITY) core.due(earliest)
     this.#stir()
@@ -341,6 +329,7 @@ export class Group {
       core.refresh(member)
     }
     this.#removal.changed()
+    this.#ids.changed()
     this.tick()
   }
 
@@ -437,14 +426,19 @@ export class Group {
 
   /** Ids that were forgotten early, since there were too many. */
   get forgottenIds(): number {
-    return this.#remembered.forgotten
+    return this.#ids.forgotten
+  }
+
+  /** Ids of messages that it would not take again now. */
+  get knownIds(): number {
+    return this.#ids.size
   }
 
   /** Memory of all that it keeps. */
   get bytesHeld(): number {
     const { entries, handles, members, dispatch, lastValues } = this.#core
     let bytes = GROUP_BYTES + ENTRY_BYTES * entries + HANDLE_BYTES * handles + MEMBER_BYTES * members.size
-    bytes += dispatch.bytesHeld + this.#remembered.bytesHeld
+    bytes += dispatch.bytesHeld + this.#ids.list.bytesHeld
     for (const values of lastValues ?? []) bytes += values.bytesHeld
     return bytes
   }
@@ -485,14 +479,14 @@ export class Group {
   }
 
   get rememberedHead(): number {
-    return this.#remembered.head
+    return this.#ids.list.head
   }
 
   get rememberedTail(): number {
-    return this.#remembered.tail
+    return this.#ids.list.tail
   }
 
   remembered(from: number, to: number): Iterable<RememberedId> {
-    return this.#remembered.between(from, to)
+    return this.#ids.list.between(from, to)
   }
 }

@@ -40,7 +40,7 @@ const FILTERS_TEXT = `a list of up to ${FILTERS_MAX} different topic filters tha
 /** One property. */
 interface PropertyRow<T> {
   readonly default: T
-  readonly unit: 'bytes' | 'seconds' | 'messages' | ''
+  readonly unit: 'bytes' | 'seconds' | 'messages' | 'ids' | ''
   /** The allowed values, for the sentence that refuses another one. */
   readonly allowed: string
   /** Returns undefined for a value that is not allowed. */
@@ -48,6 +48,8 @@ interface PropertyRow<T> {
   /** One line of documentation, in lower case and without a full stop. */
   readonly says: string
   readonly note?: string
+  /** The topic below `$SYS/broker` that counts what it refuses. */
+  readonly counter?: string
 }
 
 function row<T>(of: PropertyRow<T>): PropertyRow<T> {
@@ -70,8 +72,12 @@ function secondsOf(range: Range) {
 }
 
 function messagesOf(range: Range) {
+  return integersOf(range, 'messages')
+}
+
+function integersOf<const Unit extends string>(range: Range, unit: Unit) {
   return {
-    unit: 'messages' as const,
+    unit,
     allowed: integersInWords(range),
     read: (found: unknown): number | undefined => readInteger(found, range),
   }
@@ -188,6 +194,17 @@ export const QUEUE_PROPERTIES = {
       'reject answers the publisher with 0x97, and closes the connection of one before 5.0. auto is ' +
       'drop-oldest for a queue with filters, so that it never hurts the publishers of these topics, ' +
       'and reject for one without.',
+  }),
+  deduplicateSeconds: row({
+    default: 300,
+    ...secondsOf({ min: 0, max: 7 * DAY }),
+    says: 'the time for which a message with the same message-id is not taken again; 0 for never',
+  }),
+  deduplicateIdsMax: row({
+    default: 100_000,
+    ...integersOf({ min: 1, max: 1_000_000 }, 'ids'),
+    counter: 'limits/refused/queue_ids_max',
+    says: 'ids that a queue remembers; with more, the oldest is forgotten early',
   }),
   share: row({
     default: true,

@@ -100,8 +100,8 @@ export class Model {
   items: Item[] = []
   clients: Client[] = []
   isPaused = false
-  /** Ids and when they were taken. */
-  ids = new Map<string, number>()
+  /** Ids and when they were taken, the oldest first. */
+  #ids: { readonly id: string; readonly takenAt: number }[] = []
   /** The end of each lane when a purge began that is not over; 0 for none. */
   purgeTo: number[]
   /** Counts of what happened, for the outcome of a play. */
@@ -124,6 +124,23 @@ export class Model {
 
   note(what: string): void {
     this.seen.set(what, (this.seen.get(what) ?? 0) + 1)
+  }
+
+  /** Whether a message with this id is a repetition. */
+  knows(id: string): boolean {
+    const since = this.#now - 1000 * this.rules.deduplicateSeconds
+    this.#ids = this.#ids.filter(({ takenAt }) => takenAt > since)
+    return this.#ids.some((one) => one.id === id)
+  }
+
+  /** A message with this id was taken. */
+  remember(id: string): void {
+    this.#ids.push({ id, takenAt: this.#now })
+    this.#ids = this.#ids.slice(-this.rules.deduplicateIdsMax)
+  }
+
+  get idNames(): string[] {
+    return this.#ids.map(({ id }) => id)
   }
 
   item(lane: number, sequence: number): Item {
@@ -712,6 +729,7 @@ export class Model {
   change(rules: Rules): void {
     const before = this.rules
     this.rules = { ...rules, priorities: before.priorities, lastValue: before.lastValue }
+    this.#ids = this.#ids.slice(-this.rules.deduplicateIdsMax)
     for (const client of this.clients) {
       if (client.options.prefetch === null && rules.prefetch !== before.prefetch) {
         client.window.ask(rules.prefetch)

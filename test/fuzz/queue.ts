@@ -70,7 +70,7 @@ const WORLDS: readonly GroupRules[] = [
   QUICK,
   { ...QUICK, dispatch: 'key' },
   { ...QUICK, dispatch: 'key', keyWindow: 3, key: 'level:1' },
-  { ...QUICK, dispatch: 'exclusive' },
+  { ...QUICK, dispatch: 'exclusive', deduplicateIdsMax: 1 },
   { ...QUICK, prefetch: 3, hasDeadLetters: false, retryDelaySeconds: 0 },
   { ...QUICK, messagesMax: 12, bytesMax: 300, deadLetterReasons: ['overflow', 'purged', 'expired'] },
   { ...QUICK, messagesMax: 12, overflow: 'reject', isDeadLetters: true },
@@ -412,8 +412,7 @@ class Theatre {
     const lanes = model.rules.priorities
     const lane = lanes === 1 ? 0 : Math.floor((step.priority * lanes) / 10)
     const id = step.id === 0 ? null : `id${step.id}`
-    const takenAt = id === null ? undefined : model.ids.get(id)
-    const isKnown = takenAt !== undefined && takenAt > time - 1000 * model.rules.deduplicateSeconds
+    const isKnown = id !== null && model.knows(id)
     const append = this.#stage.append.bind(this.#stage)
     this.#stage.append = (number, appended) => {
       const sequence = append(number, appended)
@@ -426,7 +425,10 @@ class Theatre {
     const outcome = group.append(message, id, step.priority)
     this.#stage.append = append
     if ((outcome === 'duplicate') !== isKnown) throw new Error(`${outcome}, but known is ${isKnown}`)
-    if (outcome === 'in' && id !== null) model.ids.set(id, time)
+    if (outcome === 'in' && id !== null) model.remember(id)
+    const ids = [...this.#stage.group.remembered(0, Number.POSITIVE_INFINITY)].map((one) => one.id)
+    if (id !== null && `${ids}` !== `${model.idNames}`)
+      throw new Error(`it knows ${ids}, not ${model.idNames}`)
     const isDropping = model.rules.overflow === 'drop-oldest'
     if (outcome === 'overflow' && fits) throw new Error('it is not full')
     if (outcome === 'in' && !fits && !isDropping) throw new Error('it is full')

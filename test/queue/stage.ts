@@ -154,6 +154,8 @@ export class Stage implements GroupContext {
   onTick: () => void = () => {}
   /** Messages that `work` handles at once. */
   budget = 512
+  /** Ids that were forgotten early. */
+  forgotten = 0
 
   constructor(rules: Partial<GroupRules> = {}, log?: Log) {
     this.rules = { ...RULES, ...rules }
@@ -234,6 +236,10 @@ export class Stage implements GroupContext {
   remembered(id: string, time: number): void {
     this.log.remembered.push({ id, time })
     this.records.push({ is: 'remembered', id })
+  }
+
+  forgottenIds(count: number): void {
+    this.forgotten += count
   }
 
   paused(isPaused: boolean): void {

@@ -25,6 +25,8 @@ export const LIMITS = [
   'fullQueue',
   'queueConsumersMax',
   'queueUnsettledMax',
+  /** A queue forgot a `message-id` before its time. */
+  'queueIdsMax',
 ] as const
 
 export type Limit = (typeof LIMITS)[number]

@@ -116,11 +116,7 @@ function addressRefusal({ queues }: ServerState, will: Will): Refusal | null {
   if (address.kind === 'ack') {
     return { reasonCode: Reason.TopicNameInvalid, reason: 'a Will cannot acknowledge a message' }
   }
-  if (!will.retain) return null
-  return {
-    reasonCode: Reason.ImplementationSpecificError,
-    reason: 'a message for a queue cannot be retained',
-  }
+  return queues!.straightRefusal(will)
 }
 
 function refusalBy({ limit, reasonCode, detail, told }: Excess): Refusal {

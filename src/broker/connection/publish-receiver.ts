@@ -138,12 +138,9 @@ export class PublishReceiver {
       this.#refuse(packet, topic, Reason.NotAuthorized)
       return
     }
-    const inlet = this.#state.queues!.inletOf(
-      address,
-      decision === 'may-declare',
-      packet.retain,
-      this.#view.clientId,
-    )
+    const { retain, properties } = packet
+    const given = { retain, properties, publisher: this.#view.clientId }
+    const inlet = this.#state.queues!.inletOf(address, decision === 'may-declare', given)
     if ('reasonCode' in inlet) {
       this.#refuse(packet, topic, inlet.reasonCode, inlet.reason)
       return

@@ -137,7 +137,7 @@ export class Publisher {
     if (queues === null || address === null) return null
     const inlet =
       address.kind === 'queue'
-        ? queues.inletOf(address, this.#mayDeclare(publisher, isAdmitted), message.retain, message.publisher)
+        ? queues.inletOf(address, this.#mayDeclare(publisher, isAdmitted), message)
         : { reasonCode: Reason.TopicNameInvalid, reason: `nothing can be published to ${message.topic.name}` }
     if ('reasonCode' in inlet) {
       this.#outcome.reset()

@@ -76,7 +76,7 @@ export class DeadLetters {
         enqueuedAt: cursor.appendedWall,
         now: this.#state.host.wallNow(),
       })
-      if (target.refusal(dead) === null) target.append(dead)
+      if (target.moveRefusal(dead) === null) target.moveIn(dead)
       else target.context.drop('overflow', 1)
     } else queue.context.drop('dead', 1)
     this.#tell(queue, death)

@@ -64,9 +64,9 @@ export class MessageMove {
     let full: string | null = null
     const moved = await this.#walk((message, lane, sequence) => {
       const target = this.#targetOf(message)
-      full = target.refusal(message)?.detail ?? this.#state.store.refusal ?? this.#state.memoryRefusal
+      full = target.moveRefusal(message)?.detail ?? this.#state.store.refusal ?? this.#state.memoryRefusal
       if (full !== null) return false
-      target.append(message)
+      target.moveIn(message)
       this.#source.group.extract(lane, sequence)
       return true
     })

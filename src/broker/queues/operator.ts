@@ -273,8 +273,8 @@ function entryOf(queue: Queue): QueueEntry {
   return { name, origin, isOrphaned, isPaused, properties, consumers: consumerCount, ...counts, counters }
 }
 
-function countersOf({ group: { counts } }: Queue): QueueCounters {
-  const { in: came, out, acknowledged, refused, redelivered, dead, dropped } = counts
+function countersOf({ group, ignoredIds }: Queue): QueueCounters {
+  const { in: came, out, acknowledged, refused, redelivered, dead, dropped, duplicates } = group.counts
   const byCode = [...refused].map(([code, count]) => [`0x${code.toString(16)}`, count] as const)
   return {
     in: came,
@@ -284,6 +284,7 @@ function countersOf({ group: { counts } }: Queue): QueueCounters {
     redelivered: occurred(redelivered),
     dead: occurred(dead),
     dropped: occurred(dropped),
+    ids: occurred({ duplicate: duplicates, forgotten: group.forgottenIds, ignored: ignoredIds }),
   }
 }
 

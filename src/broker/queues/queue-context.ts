@@ -159,6 +159,12 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     this.#logs.remembered(this.#number, { id, time })
   }
 
+  forgottenIds(count: number): void {
+    const { name } = this.#owner
+    const detail = `queue ${name} has deduplicate_ids_max ids: it forgot the oldest early`
+    for (let told = 0; told < count; told++) this.#state.limited('queueIdsMax', '', detail)
+  }
+
   paused(isPaused: boolean): void {
     this.#owner.paused(isPaused)
   }

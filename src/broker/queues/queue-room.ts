@@ -13,6 +13,7 @@ import {
   type QueueSubscription,
 } from '../../mqtt/server-topics.ts'
 import type { Group } from '../../queue/group.ts'
+import { MESSAGE_ID_BYTES_MAX, marksOf } from '../../queue/marks.ts'
 import { propertiesByUse, type QueueOptions } from '../../queue/queue-options.ts'
 import { filterMatches } from '../../routing/filter.ts'
 import type { Inlet } from '../../routing/inlet.ts'
@@ -21,7 +22,15 @@ import type { Session } from '../../session/session.ts'
 import type { GroupState, LogSegment, LogStore, RecoveredLogs } from '../../store/log-store.ts'
 import type { SubscriptionRecord } from '../../store/store.ts'
 import { type ClientView, mayDeclare } from '../boundary/policy.ts'
-import type { Admission, ConsumeRequest, QueueDecision, QueueRefusal, Queues } from '../state/queue-port.ts'
+import type {
+  Addressed,
+  Admission,
+  ConsumeRequest,
+  QueueDecision,
+  QueueRefusal,
+  Queues,
+  Straight,
+} from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { Consuming } from './consuming.ts'
 import { Definitions } from './definitions.ts'
@@ -190,21 +199,21 @@ export class QueueRoom implements Queues {
     return bothOf(publishes, mayDeclare(this.#state.policy, view, `$queue/${name}`, []))
   }
 
-  inletOf(
-    { name, topic }: QueueAddress,
-    mayDeclareIt: boolean,
-    retain: boolean,
-    clientId: string,
-  ): Inlet | QueueRefusal {
-    if (retain) {
-      const reason = 'a message for a queue cannot be retained'
-      return { reasonCode: Reason.ImplementationSpecificError, reason }
-    }
+  straightRefusal({ retain, properties }: Straight): QueueRefusal | null {
+    const reasonCode = Reason.ImplementationSpecificError
+    if (retain) return { reasonCode, reason: 'a message for a queue cannot be retained' }
+    if (!marksOf(properties).isIdBad) return null
+    return { reasonCode, reason: `a message-id has 1 to ${MESSAGE_ID_BYTES_MAX} bytes` }
+  }
+
+  inletOf({ name, topic }: QueueAddress, mayDeclareIt: boolean, given: Addressed): Inlet | QueueRefusal {
+    const refusal = this.straightRefusal(given)
+    if (refusal !== null) return refusal
     const queue = this.definitions.byName.get(name)
     if (queue === undefined) {
       if (!mayDeclareIt) return { reasonCode: Reason.TopicNameInvalid, reason: `there is no queue ${name}` }
       const properties = propertiesByUse(this.definitions.options, name, [])
-      const made = this.definitions.declare(name, properties, 'use', clientId)
+      const made = this.definitions.declare(name, properties, 'use', given.publisher)
       this.#watchIdle()
       return made
     }

@@ -46,6 +46,11 @@ export interface QueueCounters {
   readonly redelivered: Readonly<Record<string, number>>
   readonly dead: Readonly<Record<string, number>>
   readonly dropped: Readonly<Record<string, number>>
+  /**
+   * Messages whose `message-id` was known (`duplicate`), ids that were forgotten early (`forgotten`), and
+   * those that were not heard (`ignored`).
+   */
+  readonly ids: Readonly<Record<string, number>>
 }
 
 /** A consumer: one Session with one filter. */

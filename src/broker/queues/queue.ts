@@ -4,6 +4,7 @@ import { isDeadLetterName, QUEUED_TOPIC_BYTES_MAX } from '../../mqtt/server-topi
 import { Group } from '../../queue/group.ts'
 import type { Death } from '../../queue/group-context.ts'
 import { keyOf } from '../../queue/key-of.ts'
+import { type Marks, marksOf } from '../../queue/marks.ts'
 import { deadLetterQueue, type QueueProperties } from '../../queue/properties.ts'
 import type { GroupRules } from '../../queue/rules.ts'
 import type { Inlet, InletRefusal } from '../../routing/inlet.ts'
@@ -61,6 +62,8 @@ export class Queue implements Inlet, Owner {
   isOrphaned = false
   /** Broker time in ms since which it has been empty and without consumers, as far as was noticed. */
   idleSince: number
+  /** Messages whose `message-id` had no or too many bytes, and was not heard. */
+  ignoredIds = 0
   readonly #surroundings: QueueSurroundings
   readonly #state: ServerState
   #isGone = false
@@ -109,9 +112,10 @@ export class Queue implements Inlet, Owner {
     return this.consumers.size + this.programs.size
   }
 
-  /** Whether it is empty and nobody consumes it. */
+  /** Whether it is empty, nobody consumes it, and it remembers no `message-id`. */
   get isIdle(): boolean {
-    return this.consumerCount === 0 && this.group.states.messages === 0
+    const { consumerCount, group } = this
+    return consumerCount === 0 && group.states.messages === 0 && group.knownIds === 0
   }
 
   /** The filter of the Shared Subscriptions that consume it; null for none. */
@@ -123,10 +127,30 @@ export class Queue implements Inlet, Owner {
   // ── putting in ──────────────────────────────────────────────────────────────────────────────────────────
 
   refusal(message: Message): InletRefusal | null {
+    return this.#refusal(message, marksOf(message.properties))
+  }
+
+  append(message: Message): void {
+    const marks = marksOf(message.properties)
+    if (marks.isIdBad) this.ignoredIds++
+    this.#append(message, marks)
+  }
+
+  /** Why a message of another queue cannot be moved here; null if it can. */
+  moveRefusal(message: Message): InletRefusal | null {
+    return this.#refusal(message, { ...marksOf(message.properties), id: null })
+  }
+
+  /** Takes a message of another queue. Its `message-id` is not looked at: it is no publication. */
+  moveIn(message: Message): void {
+    this.#append(message, { ...marksOf(message.properties), id: null })
+  }
+
+  #refusal(message: Message, { id }: Marks): InletRefusal | null {
     if (message.topic.byteLength > QUEUED_TOPIC_BYTES_MAX) {
       return { detail: `the topic is too long for queue ${this.name}` }
     }
-    const refusal = this.group.refusal(message)
+    const refusal = this.group.refusal(message, null, id)
     if (refusal === null) return null
     const { limit, max } = refusal
     if (limit === 'size') return { detail: `the message is too large for queue ${this.name} (${max} bytes)` }
@@ -134,14 +158,14 @@ export class Queue implements Inlet, Owner {
     return { detail: `queue ${this.name} is full (${most})` }
   }
 
-  append(message: Message): void {
+  #append(message: Message, { id }: Marks): void {
     if (this.#isGone) return
     const { work, store, memoryRefusal } = this.#state
     work.units += UNITS.storedDelivery
     this.idleSince = this.#state.now()
     const isShort = message.qos === 0 && (store.refusal !== null || memoryRefusal !== null)
     if (isShort || message.topic.byteLength > QUEUED_TOPIC_BYTES_MAX) this.context.drop('overflow', 1)
-    else this.group.append(this.#withTimeToLive(message))
+    else this.group.append(this.#withTimeToLive(message), id)
   }
 
   /** The earlier of its own expiry and the queue's holds. */

@@ -32,6 +32,19 @@ export interface ConsumeRequest {
   readonly mayDeclare: boolean
 }
 
+/** The part of a message by which any queue may refuse it when it is published straight into it. */
+export interface Straight {
+  readonly retain: boolean
+  /** As they are forwarded. */
+  readonly properties: Buffer
+}
+
+/** A message that is published straight into a queue. */
+export interface Addressed extends Straight {
+  /** The Client Identifier of its publisher. */
+  readonly publisher: string
+}
+
 /** A SUBSCRIBE to a queue that is granted. */
 export interface Admission {
   /** To be stored with the Subscription; null where its filter says everything. */
@@ -74,8 +87,10 @@ export interface Queues {
     qos: QoS,
     retain: boolean,
   ): QueueDecision | Promise<QueueDecision>
+  /** Refuses a message for any queue; null for nothing that stands against it. */
+  straightRefusal(message: Straight): QueueRefusal | null
   /** Finds, or declares by use, the queue that a PUBLISH goes to; or says why it cannot go there. */
-  inletOf(address: QueueAddress, mayDeclare: boolean, retain: boolean, clientId: string): Inlet | QueueRefusal
+  inletOf(address: QueueAddress, mayDeclare: boolean, given: Addressed): Inlet | QueueRefusal
 
   // ── Sessions ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -21,8 +21,6 @@ export class Remembered {
   #ids: RememberedId[] = []
   #from = 0
   #characters = 0
-  /** Ids that were forgotten early, since there were too many. */
-  forgotten = 0
 
   constructor(head: number, ids: Iterable<RememberedId>) {
     this.head = head
@@ -51,13 +49,16 @@ export class Remembered {
     return this.#known.has(id)
   }
 
-  /** Adds one that is not known. With more than `most`, the oldest is forgotten. */
-  add(id: string, time: number, most: number): void {
+  /** Adds one that is not known. */
+  add(id: string, time: number): void {
     this.#add(id, time)
-    while (this.size > most) {
-      this.#forgetOldest()
-      this.forgotten++
-    }
+  }
+
+  /** Forgets the oldest until there are `most`. Returns how many. */
+  trim(most: number): number {
+    const before = this.size
+    while (this.size > most) this.#forgetOldest()
+    return before - this.size
   }
 
   /** Forgets those that were taken at `time` or before. */
