@@ -305,8 +305,8 @@ function warnLines(events: Events, tell: Tell, takeovers: TakeoverDetector, logg
         detail: printable(detail),
       }))
     }),
-    events.on('subscribed', ({ client: { clientId }, filter, reasonCode, reason }) => {
-      if (reason === undefined) return
+    events.on('subscribed', ({ client: { clientId }, filter, reasonCode, reason, limit }) => {
+      if (reason === undefined || limit !== undefined) return // a limit has its own line
       tell(KINDS.consumerRefused, { source: clientId, subject: filter, detail: '' }, () => ({
         clientId: printable(clientId),
         filter: printable(filter),

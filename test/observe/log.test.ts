@@ -215,6 +215,9 @@ describe('the log', () => {
     const client = { clientId: 'c' } as ClientView
     events.emit('subscribed', { client, filter: '$queue/+', reasonCode: 0x8f, reason: 'no wildcard' })
     events.emit('subscribed', { client, filter: 'a', reasonCode: 0x97 })
+    // A limit has its own line.
+    const limit = 'queueConsumersMax'
+    events.emit('subscribed', { client, filter: '$queue/jobs', reasonCode: 0x97, reason: 'full', limit })
     expect(lines).toMatchObject([
       { level: 'warn', clientId: 'c', filter: '$queue/+', reasonCode: '0x8F', reason: 'no wildcard' },
     ])

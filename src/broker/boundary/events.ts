@@ -122,6 +122,8 @@ export interface BrokerEvents {
     readonly reasonCode: number
     /** Why a Subscription to a queue was refused. */
     readonly reason?: string
+    /** The limit that refused it, if one did: the event `limited` came before. */
+    readonly limit?: Limit
   }
   unsubscribed: { readonly client: ClientView; readonly filter: string; readonly reasonCode: number }
   /** An Application Message was accepted, which includes Wills and messages of this process. */

@@ -90,7 +90,7 @@ export class Definitions implements QueueSurroundings {
     const excess = this.#excess(origin)
     if (excess !== null) {
       this.state.limited('queuesMax', origin === 'use' ? by : '', `${excess}; refused ${name}`)
-      return { reasonCode: Reason.QuotaExceeded, reason: excess }
+      return { reasonCode: Reason.QuotaExceeded, reason: excess, limit: 'queuesMax' }
     }
     const { logs } = this.state.store
     const numbers = {

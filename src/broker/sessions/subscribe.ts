@@ -15,7 +15,7 @@ import type { RetainedDelivery } from '../messages/retained-delivery.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
 import { subscriptionExcess } from '../relief/quotas.ts'
 import type { ShareBacklog } from '../relief/share-backlog.ts'
-import type { QueueDecision } from '../state/queue-port.ts'
+import type { QueueDecision, QueueRefusal } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { addSubscription, removeSubscription } from '../state/subscriptions.ts'
 import { SLICE_UNITS } from '../state/work.ts'
@@ -62,15 +62,18 @@ interface Handled {
   readonly wanting: SubscribeRequest[]
   reason: string | null
   /** Why the latest request was refused, if it was about a queue. */
-  latestReason: string | null
+  latestRefusal: Refusal | null
   durableAt: number
 }
 
+/** Why a request about a queue was refused, and by which limit if it was one. */
+type Refusal = Pick<QueueRefusal, 'reason' | 'limit'>
+
 /** Returns why the latest request was refused, once. */
-function takeReason(handled: Handled): string | null {
-  const { latestReason } = handled
-  handled.latestReason = null
-  return latestReason
+function takeRefusal(handled: Handled): Refusal | null {
+  const { latestRefusal } = handled
+  handled.latestRefusal = null
+  return latestRefusal
 }
 
 export class Subscribing {
@@ -187,17 +190,22 @@ export class Subscribing {
       userProperties,
       wanting,
       reason: null,
-      latestReason: null,
+      latestRefusal: null,
       durableAt: 0,
     }
     const isHeard = this.#state.events.has('subscribed')
     const reasonCodes = requests.map((request, index) => {
       const { filter } = request
       const reasonCode = this.#subscribeOne(handled, request, decisions[index]!)
-      const reason = takeReason(handled)
-      handled.reason ??= reason
+      const refusal = takeRefusal(handled)
+      handled.reason ??= refusal?.reason ?? null
       if (isHeard) {
-        this.#state.events.emit('subscribed', { client: view, filter, reasonCode, ...(reason && { reason }) })
+        const { reason, limit } = refusal ?? {}
+        this.#state.events.emit('subscribed', {
+          ...{ client: view, filter, reasonCode },
+          ...(reason !== undefined && { reason }),
+          ...(limit !== undefined && { limit }),
+        })
       }
       return reasonCode
     })
@@ -215,7 +223,7 @@ export class Subscribing {
     if (refused !== null) return refused
     const full = inner === filter ? null : (this.#state.queues?.shareRefusal(session, filter) ?? null)
     if (full !== null) {
-      handled.latestReason = full.reason
+      handled.latestRefusal = full
       return full.reasonCode
     }
     const qos = effectiveQoS(request.qos, this.#state.limits.maximumQoS) // [MQTT-3.2.2-10]
@@ -240,7 +248,7 @@ export class Subscribing {
   ): number {
     const { view, session, identifier, userProperties } = handled
     if (asked.kind === 'invalid') {
-      handled.latestReason = asked.sentence
+      handled.latestRefusal = { reason: asked.sentence }
       return asked.reasonCode
     }
     if (decision !== true && decision !== 'may-declare') return refusalCode(decision)
@@ -249,7 +257,7 @@ export class Subscribing {
     const mayDeclare = decision === 'may-declare'
     const answer = this.#state.queues!.admit({ view, session, request, asked, userProperties, mayDeclare })
     if ('reason' in answer) {
-      handled.latestReason = answer.reason
+      handled.latestRefusal = answer
       return answer.reasonCode
     }
     // A queue may have been declared, also by a Session that is not stored.

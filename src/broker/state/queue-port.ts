@@ -7,6 +7,7 @@ import type { Inlet } from '../../routing/inlet.ts'
 import type { QueueDelivery } from '../../session/context.ts'
 import type { Session } from '../../session/session.ts'
 import type { ConsumerRecord, Store, SubscriptionRecord } from '../../store/store.ts'
+import type { Limit } from '../boundary/events.ts'
 import type { ClientView } from '../boundary/policy.ts'
 
 /**
@@ -20,6 +21,8 @@ export interface QueueRefusal {
   readonly reasonCode: Reason
   /** A sentence without a full stop, for the client and the log. */
   readonly reason: string
+  /** The limit that was hit. It has been counted and reported. */
+  readonly limit?: Limit
 }
 
 /** A SUBSCRIBE to a queue. */

@@ -32,8 +32,14 @@ describe('a full queue', () => {
     expect(await client.subscribe('$queue/jobs', 1)).toBe(1)
     expect(await client.subscribe('$share/jobs/jobs/#', 1)).toBe(1)
     const other = await world.connect('b')
+    const subscribed = world.record('subscribed')
     expect(await other.subscribe('$share/jobs/jobs/#', 1)).toBe(0x97)
     expect(await other.subscribe('$queue/jobs', 1)).toBe(0x97)
+    const { limit, reason } = { limit: 'queueConsumersMax', reason: 'queue jobs has 2 consumers' } as const
+    expect(subscribed).toMatchObject([
+      { limit, reason },
+      { limit, reason },
+    ])
     // One that is there may subscribe again.
     expect(await client.subscribe('$queue/jobs', 0)).toBe(0)
     expect(world.server.state.counters.limits.queueConsumersMax).toBe(2)
