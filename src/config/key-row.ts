@@ -39,6 +39,9 @@ export type Parsed<Table> =
         readonly [Name in keyof Table as IfOptional<Table[Name], Name, never>]?: Parsed<Table[Name]>
       }
 
+/** A schema for each key of a table. */
+export type Shape<Table> = { readonly [Name in keyof Table]: z.ZodType<Parsed<Table[Name]>> }
+
 type IfOptional<Row, Yes, No> = Row extends KeyRow<infer T> ? (undefined extends T ? Yes : No) : No
 
 type Camel<Name extends string> = Name extends `${infer First}_${infer Rest}`
@@ -66,13 +69,13 @@ export function rowsOf(table: KeyTable, prefix = ''): [string, KeyRow<unknown>][
 }
 
 /** Returns the schemas of the keys of a table. Groups may be absent. */
-export function shapeOf(table: KeyTable): Record<string, z.ZodType> {
+export function shapeOf<Table extends KeyTable>(table: Table): Shape<Table> {
   const schemas = Object.entries(table).map(([name, value]): [string, z.ZodType] => {
     if (!isRow(value)) return [name, z.strictObject(shapeOf(value)).prefault({})]
     if (value.default === REQUIRED) return [name, value.schema]
     return [name, value.default === undefined ? value.schema.optional() : value.schema.default(value.default)]
   })
-  return Object.fromEntries(schemas)
+  return Object.fromEntries(schemas) as Shape<Table>
 }
 
 /** Renames `like_this` to `likeThis`. */

@@ -4,7 +4,7 @@ import type { ListedCertificate } from '../access/certificate-users.ts'
 import type { RefusedSubscription } from '../broker/boundary/limits.ts'
 import { LENIENCE_NAMES, type Lenience } from '../mqtt/lenience.ts'
 import { Reason, SUBACK_REFUSALS } from '../mqtt/reason.ts'
-import { topicFilterError } from '../mqtt/topics.ts'
+import { SHARE_PREFIX, topicFilterError } from '../mqtt/topics.ts'
 import { EVERY_ORIGIN } from '../transport/listener/page-origin.ts'
 
 /** The default Reason Code of a refused subscription. */
@@ -70,7 +70,7 @@ function refusedSubscription(found: unknown): RefusedSubscription | undefined {
   if (typeof found !== 'object' || found === null) return undefined
   const { filter, reason_code: reasonCode = DEFAULT_REFUSAL, ...others } = found as Record<string, unknown>
   if (Object.keys(others).length > 0 || typeof reasonCode !== 'number') return undefined
-  if (typeof filter !== 'string' || topicFilterError(filter) !== null || filter.startsWith('$share/')) {
+  if (typeof filter !== 'string' || topicFilterError(filter) !== null || filter.startsWith(SHARE_PREFIX)) {
     return undefined
   }
   return SUBACK_REFUSALS.has(reasonCode) ? { filter, reasonCode: reasonCode as Reason } : undefined

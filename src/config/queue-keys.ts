@@ -128,7 +128,7 @@ function defaultRows(): DefaultRows {
         }),
       ]
     }),
-  ) as unknown as DefaultRows
+  ) as DefaultRows
 }
 
 /** The rows of `queues`. */

@@ -34,11 +34,11 @@ const LISTENER = z.strictObject({
  * The schema of the configuration. Every key is optional; without `listeners` the broker serves loopback
  * only.
  */
-export const SCHEMA = z.strictObject({
+export const SCHEMA: z.ZodType<Settings> = z.strictObject({
   ...shapeOf(KEY_TABLE),
   listeners: z.array(LISTENER).min(1).optional(),
   limits: z.strictObject(limitShape()).prefault({}),
-}) as unknown as z.ZodType<Settings>
+})
 
 const ROWS = rowsOf(KEY_TABLE)
 

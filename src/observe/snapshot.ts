@@ -45,7 +45,7 @@ export function takeSnapshot({ startedAtMs, ...parts }: SnapshotSources): Snapsh
       name,
       read === undefined ? counters[name as keyof Counters] : read(sources),
     ]),
-  ) as unknown as Snapshot
+  ) as Snapshot
 }
 
 function processMeasures(startedAtMs: number): ProcessMeasures {

@@ -267,7 +267,7 @@ export function propertiesOf(...given: readonly GivenProperties[]): QueuePropert
   for (const one of given) {
     for (const name of PROPERTY_NAMES) if (one[name] !== undefined) joined[name] = one[name]
   }
-  return Object.freeze(joined) as unknown as QueueProperties
+  return Object.freeze(joined) as QueueProperties
 }
 
 /** Returns the queue for dead letters of the queue `name`; null without one. */
