@@ -133,9 +133,21 @@ function lookingCommands(queues: () => QueueOperator): Commands {
   }
 }
 
+/** Reports a change and who asked for it. */
+type Report = (kind: SecurityEvent['kind'], subject: string, parameters: Parameters, detail: string) => void
+
 function changingCommands(queues: () => QueueOperator, tell: Tell): Commands {
-  const told = (kind: SecurityEvent['kind'], subject: string, parameters: Parameters, detail: string): void =>
+  const told: Report = (kind, subject, parameters, detail) =>
     tell({ kind, subject, by: requestedBy(parameters), detail })
+  return {
+    ...definingCommands(queues, told),
+    ...pausingCommands(queues, told),
+    ...messageCommands(queues, told),
+  }
+}
+
+/** The commands that make, change and delete queues. */
+function definingCommands(queues: () => QueueOperator, told: Report): Commands {
   return {
     'queue declare': async (parameters): Promise<QueueChange> => {
       const name = nameOf(parameters)
@@ -157,6 +169,27 @@ function changingCommands(queues: () => QueueOperator, tell: Tell): Commands {
       told('queue-deleted', name, parameters, counted(count, 'message'))
       return { count }
     },
+  }
+}
+
+function pausingCommands(queues: () => QueueOperator, told: Report): Commands {
+  return {
+    'queue pause': async (parameters): Promise<QueueChange> => {
+      await queues().pause(nameOf(parameters))
+      told('queue-paused', nameOf(parameters), parameters, '')
+      return { count: 0 }
+    },
+    'queue resume': async (parameters): Promise<QueueChange> => {
+      await queues().resume(nameOf(parameters))
+      told('queue-resumed', nameOf(parameters), parameters, '')
+      return { count: 0 }
+    },
+  }
+}
+
+/** The commands that delete and move messages. */
+function messageCommands(queues: () => QueueOperator, told: Report): Commands {
+  return {
     'queue purge': async (parameters): Promise<QueueChange> => {
       const name = nameOf(parameters)
       const { messages } = queues().show(name)
@@ -169,16 +202,6 @@ function changingCommands(queues: () => QueueOperator, tell: Tell): Commands {
       const count = await queues().purge(name, requestedBy(parameters))
       told('queue-purged', name, parameters, counted(count, 'message'))
       return { count }
-    },
-    'queue pause': async (parameters): Promise<QueueChange> => {
-      await queues().pause(nameOf(parameters))
-      told('queue-paused', nameOf(parameters), parameters, '')
-      return { count: 0 }
-    },
-    'queue resume': async (parameters): Promise<QueueChange> => {
-      await queues().resume(nameOf(parameters))
-      told('queue-resumed', nameOf(parameters), parameters, '')
-      return { count: 0 }
     },
     'queue move': async (parameters): Promise<QueueChange> => {
       const { to } = parameters

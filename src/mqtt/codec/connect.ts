@@ -88,7 +88,7 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
   const isBridge = (buffer[at]! & BRIDGE_BIT) !== 0
   at += 1
   if (at >= end) throw truncated()
-  let flags = checkedConnectFlags(buffer[at++]!, version, leniences)
+  const flags = checkedConnectFlags(buffer[at++]!, version, leniences)
   const keepAliveSeconds = readUint16(buffer, at, end)
   at += 2
 
@@ -102,44 +102,9 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
   const clientIdAt = at + 2
   at = stringEnd(buffer, at, end, 'the Client Identifier') // [MQTT-3.1.3-4]
   const clientId = buffer.toString('utf8', clientIdAt, at)
-  let will: Will | undefined
-  if ((flags & WILL_FLAG) !== 0) {
-    let willProperties = NO_MESSAGE_PROPERTIES
-    if (version === 5) {
-      const range = propertyRange(framer, at)
-      willProperties = readMessageProperties(buffer, range.start, range.end, PropertyPlace.Will)
-      at = range.end
-    }
-    const topicAt = at + 2
-    const payloadAt = binaryEnd(buffer, at, end) + 2
-    checkTopicName(buffer, topicAt, payloadAt - 2) // [MQTT-3.1.3-11]
-    at = binaryEnd(buffer, payloadAt - 2, end)
-    will = {
-      topic: buffer.toString('utf8', topicAt, payloadAt - 2),
-      payload: Buffer.from(buffer.subarray(payloadAt, at)),
-      qos: ((flags & WILL_QOS) >> 3) as QoS,
-      retain: (flags & WILL_RETAIN) !== 0,
-      properties: Buffer.from(willProperties.forwarded),
-      expirySeconds: willProperties.expirySeconds,
-      delaySeconds: willProperties.willDelaySeconds,
-    }
-  }
-  // 3.1 allows the flags to announce a User Name or Password that is not there: the length takes precedence.
-  if (version === 3 && at === end) flags &= ~(USER_NAME_FLAG | PASSWORD_FLAG)
-  let userName: string | undefined
-  if ((flags & USER_NAME_FLAG) !== 0) {
-    const userNameAt = at + 2
-    at = stringEnd(buffer, at, end, 'the User Name') // [MQTT-3.1.3-12]
-    userName = buffer.toString('utf8', userNameAt, at)
-  }
-  if (version === 3 && at === end) flags &= ~PASSWORD_FLAG
-  let password: Buffer | undefined
-  if ((flags & PASSWORD_FLAG) !== 0) {
-    const passwordAt = at + 2
-    at = binaryEnd(buffer, at, end)
-    password = Buffer.from(buffer.subarray(passwordAt, at))
-  }
-  if (at !== end) throw trailingBytes('CONNECT')
+  const { will, end: willEnd } = readWill(framer, version, flags, at)
+  const { userName, password, end: packetEnd } = readCredentials(framer, version, flags, willEnd)
+  if (packetEnd !== end) throw trailingBytes('CONNECT')
   const cleanStart = (flags & CLEAN_START_FLAG) !== 0
   return {
     type: 'connect',
@@ -162,6 +127,64 @@ function readConnect(framer: Framer, speaks: { version: ProtocolVersion | null }
     authenticationMethod: properties.authenticationMethod,
     authenticationData: properties.authenticationData,
   }
+}
+
+/** Reads the Will at `at` if the flags announce one (sections 3.1.3.2 to 3.1.3.4); `end` is behind it. */
+function readWill(
+  framer: Framer,
+  version: ProtocolVersion,
+  flags: number,
+  at: number,
+): { will: Will | undefined; end: number } {
+  if ((flags & WILL_FLAG) === 0) return { will: undefined, end: at }
+  const { buffer, end } = framer
+  let willProperties = NO_MESSAGE_PROPERTIES
+  let lengthAt = at
+  if (version === 5) {
+    const range = propertyRange(framer, at)
+    willProperties = readMessageProperties(buffer, range.start, range.end, PropertyPlace.Will)
+    lengthAt = range.end
+  }
+  const topicAt = lengthAt + 2
+  const payloadAt = binaryEnd(buffer, lengthAt, end) + 2
+  checkTopicName(buffer, topicAt, payloadAt - 2) // [MQTT-3.1.3-11]
+  const willEnd = binaryEnd(buffer, payloadAt - 2, end)
+  const will = {
+    topic: buffer.toString('utf8', topicAt, payloadAt - 2),
+    payload: Buffer.from(buffer.subarray(payloadAt, willEnd)),
+    qos: ((flags & WILL_QOS) >> 3) as QoS,
+    retain: (flags & WILL_RETAIN) !== 0,
+    properties: Buffer.from(willProperties.forwarded),
+    expirySeconds: willProperties.expirySeconds,
+    delaySeconds: willProperties.willDelaySeconds,
+  }
+  return { will, end: willEnd }
+}
+
+/** Reads User Name and Password at `start` (sections 3.1.3.5 and 3.1.3.6); `end` is behind them. */
+function readCredentials(
+  { buffer, end }: Framer,
+  version: ProtocolVersion,
+  flags: number,
+  start: number,
+): { userName: string | undefined; password: Buffer | undefined; end: number } {
+  // 3.1 allows the flags to announce a User Name or Password that is not there: the length takes precedence.
+  const isThere = (flag: number, at: number): boolean =>
+    (flags & flag) !== 0 && !(version === 3 && at === end)
+  let at = start
+  let userName: string | undefined
+  if (isThere(USER_NAME_FLAG, at)) {
+    const userNameAt = at + 2
+    at = stringEnd(buffer, at, end, 'the User Name') // [MQTT-3.1.3-12]
+    userName = buffer.toString('utf8', userNameAt, at)
+  }
+  let password: Buffer | undefined
+  if (isThere(PASSWORD_FLAG, at)) {
+    const passwordAt = at + 2
+    at = binaryEnd(buffer, at, end)
+    password = Buffer.from(buffer.subarray(passwordAt, at))
+  }
+  return { userName, password, end: at }
 }
 
 /**

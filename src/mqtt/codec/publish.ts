@@ -37,15 +37,9 @@ export function decodePublish(
   version: ProtocolVersion,
   topics: TopicInterner,
 ): PublishPacket {
-  const buffer = framer.buffer
-  const end = framer.end
-  const flags = framer.flags
+  const { buffer, end, flags } = framer
   const qos = ((flags >> 1) & 3) as QoS
-  // 3.1 gives DUP no meaning with QoS 0.
-  if (qos === 0 && (flags & 8) !== 0 && version !== 3 && framer.leniences?.use('dup-on-qos-0') !== true) {
-    throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
-  }
-
+  if (qos === 0 && (flags & 8) !== 0) checkDup(framer, version)
   let at = framer.start + 2
   if (at > end) throw truncated()
   const topicEnd = at + ((buffer[at - 2]! << 8) | buffer[at - 1]!)
@@ -95,6 +89,12 @@ export function decodePublish(
     payloadIsText,
     flags === 0 && topicAlias === 0 && expirySeconds === undefined,
   )
+}
+
+/** Checks a PUBLISH with QoS 0 that has DUP set. 3.1 gives it no meaning there. */
+function checkDup(framer: Framer, version: ProtocolVersion): void {
+  if (version === 3 || framer.leniences?.use('dup-on-qos-0') === true) return
+  throw malformed('MQTT-3.3.1-2', 'DUP is set on a PUBLISH with QoS 0')
 }
 
 class ReceivedPublish implements PublishPacket {
