@@ -1,10 +1,9 @@
 /**
  * Start, check and repair agree about every store: sound ones at every commit, and all kinds of damaged ones.
  */
-import { cp, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { cp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { checkStore, repair } from '../../src/cli/actions/store-commands.ts'
 import { markStore } from '../../src/store/files/data-directory.ts'
 import {
@@ -16,36 +15,17 @@ import {
   tableRange,
 } from '../../src/store/format/format.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
-import { LevelStore } from '../../src/store/level/level-store.ts'
+import type { LevelStore } from '../../src/store/level/level-store.ts'
 import type { StoreError } from '../../src/store/store.ts'
+import { busyStore, directories } from './busy-store.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, recordingWriter, replay, withRaw } from './recorded.ts'
 
-let root: string
-let count = 0
+const directory = directories('godwit-agreement-')
 
-beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), 'godwit-agreement-'))
-})
-
-afterEach(async () => {
-  await rm(root, { recursive: true, force: true })
-})
-
-function directory(): string {
-  return join(root, String(++count))
-}
-
-function busyStore(path: string, options: Partial<LevelStoreOptions> = {}): LevelStore {
-  return new LevelStore({
-    directory: path,
-    sync: false,
-    residentBytesMax: 4000,
-    reserveBytes: 0,
-    checkpointJournalBytes: 400_000,
-    writeBufferBytes: 4096,
-    ...options,
-  })
+/** Checkpoints are rare, so that damage finds long journals. */
+function rareCheckpoints(path: string, options: Partial<LevelStoreOptions> = {}): LevelStore {
+  return busyStore(path, { checkpointJournalBytes: 400_000, ...options })
 }
 
 /**
@@ -78,7 +58,7 @@ async function recordedHistory(
   steps: number,
 ): Promise<{ server: ModelServer; batches: Batch[] }> {
   const batches: Batch[] = []
-  const server = new ModelServer(busyStore(directory(), { openBatch: recordingWriter(batches) }))
+  const server = new ModelServer(rareCheckpoints(directory(), { openBatch: recordingWriter(batches) }))
   const random = new Random(seed)
   await server.open()
   server.createSession(LONG)
@@ -97,7 +77,7 @@ async function recordedHistory(
 async function startRefusal(path: string): Promise<StoreError | null> {
   const copy = directory()
   await cp(path, copy, { recursive: true })
-  const server = new ModelServer(busyStore(copy))
+  const server = new ModelServer(rareCheckpoints(copy))
   try {
     await server.open()
     await server.store.close()
@@ -155,7 +135,7 @@ describe('whole stores', () => {
         await markStore(path)
         const what = `seed ${seed}, after commit ${length}`
         expect(await checkStore(path), what).toMatchObject({ isSound: true })
-        const again = new ModelServer(busyStore(path))
+        const again = new ModelServer(rareCheckpoints(path))
         await again.open()
         await again.restoreAll()
         expectSame(again.describe(), server.states.get(length), what)
@@ -258,7 +238,7 @@ describe('a store of 0.1.0 that lost segments of a queue below what the journal 
   async function oldStore(inFlight: boolean): Promise<{ path: string; wanted: string }> {
     const batches: Batch[] = []
     const options = { checkpointJournalBytes: 1_000_000, openBatch: recordingWriter(batches) }
-    const server = new ModelServer(busyStore(directory(), options))
+    const server = new ModelServer(rareCheckpoints(directory(), options))
     await server.open()
     server.createSession(LONG)
     moveLongQueue(server, 0, 3000, 0)
@@ -293,7 +273,7 @@ describe('a store of 0.1.0 that lost segments of a queue below what the journal 
   test('opens complete when none of the lost entries is needed [field-A1]', async () => {
     const { path, wanted } = await oldStore(false)
     expect(await checkStore(path)).toMatchObject({ isSound: true })
-    const server = new ModelServer(busyStore(path))
+    const server = new ModelServer(rareCheckpoints(path))
     await server.open()
     await server.restoreAll()
     expectSame(server.describe(), wanted, 'opened')
@@ -304,7 +284,7 @@ describe('a store of 0.1.0 that lost segments of a queue below what the journal 
     }
     const before = server.describe()
     await server.store.close()
-    const again = new ModelServer(busyStore(path))
+    const again = new ModelServer(rareCheckpoints(path))
     await again.open()
     await again.restoreAll()
     expectSame(again.describe(), before, 'opened again')

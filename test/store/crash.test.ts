@@ -1,8 +1,7 @@
 /** The state after a crash at every commit, and the effect of a damaged or lost value. */
-import { mkdtemp, readdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { ByteReader } from '../../src/store/format/encoding.ts'
 import {
   FORMAT_MAX,
@@ -15,39 +14,13 @@ import {
 } from '../../src/store/format/format.ts'
 import { decodeMeta } from '../../src/store/format/meta.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
-import { LevelStore } from '../../src/store/level/level-store.ts'
 import { StoreError } from '../../src/store/store.ts'
+import { busyStore, directories } from './busy-store.ts'
 import { killedCopy } from './killed-copy.ts'
 import { act, delivery, ModelServer, message, Random } from './model.ts'
 import { type Batch, hookedWriter, recordingWriter, replay, resealed, withRaw } from './recorded.ts'
 
-let root: string
-let count = 0
-
-beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), 'godwit-crash-'))
-})
-
-afterEach(async () => {
-  await rm(root, { recursive: true, force: true })
-})
-
-function directory(): string {
-  return join(root, String(++count))
-}
-
-/** Small bounds, so that a short run checkpoints, evicts, deletes and moves. */
-function busyStore(path: string, options: Partial<LevelStoreOptions> = {}): LevelStore {
-  return new LevelStore({
-    directory: path,
-    sync: false,
-    residentBytesMax: 4000,
-    reserveBytes: 0,
-    checkpointJournalBytes: 20_000,
-    writeBufferBytes: 4096,
-    ...options,
-  })
-}
+const directory = directories('godwit-crash-')
 
 /** Does random operations. Returns the batches, and the state that each must bring back. */
 async function recordedRun(

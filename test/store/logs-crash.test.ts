@@ -1,8 +1,6 @@
 /** Logs after a crash at every commit, and what is told of damaged, missing and repeated parts of them. */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { rm } from 'node:fs/promises'
+import { describe, expect, test } from 'vitest'
 import {
   FORMAT_VERSION,
   keyNumber,
@@ -14,39 +12,23 @@ import {
 } from '../../src/store/format/format.ts'
 import { formatOf } from '../../src/store/format/meta.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
-import { LevelStore } from '../../src/store/level/level-store.ts'
+import type { LevelStore } from '../../src/store/level/level-store.ts'
+import { busyStore, directories } from './busy-store.ts'
 import { killedCopy } from './killed-copy.ts'
 import { actOnLogs, entry, LogModel } from './log-model.ts'
 import { Random } from './model.ts'
 import { type Batch, recordingWriter, replay, withRaw } from './recorded.ts'
 
-let root: string
-let count = 0
+const directory = directories('godwit-logs-crash-')
 
-beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), 'godwit-logs-crash-'))
-})
-
-afterEach(async () => {
-  await rm(root, { recursive: true, force: true })
-})
-
-function directory(): string {
-  return join(root, String(++count))
-}
-
-function busyStore(path: string, options: Partial<LevelStoreOptions> = {}): LevelStore {
-  return new LevelStore({
-    ...{ directory: path, sync: false, residentBytesMax: 4000, reserveBytes: 0 },
-    ...{ checkpointJournalBytes: 20_000, writeBufferBytes: 4096, openLogBytesMax: 30_000 },
-    ...options,
-  })
+function logStore(path: string, options: Partial<LevelStoreOptions> = {}): LevelStore {
+  return busyStore(path, { openLogBytesMax: 30_000, ...options })
 }
 
 /** Does random operations. Returns the batches, and the model, which knows the state of each. */
 async function recordedRun(seed: number, steps: number): Promise<{ model: LogModel; batches: Batch[] }> {
   const batches: Batch[] = []
-  const model = new LogModel(busyStore(directory(), { openBatch: recordingWriter(batches) }))
+  const model = new LogModel(logStore(directory(), { openBatch: recordingWriter(batches) }))
   const random = new Random(seed)
   await model.open()
   model.createSession()
@@ -62,7 +44,7 @@ async function recordedRun(seed: number, steps: number): Promise<{ model: LogMod
 
 /** Opens the store, and returns the model that took it over. */
 async function opened(path: string): Promise<LogModel> {
-  const model = new LogModel(busyStore(path))
+  const model = new LogModel(logStore(path))
   await model.open()
   return model
 }
@@ -157,7 +139,7 @@ test('nothing is left on disk of a log that is settled', async () => {
 
 test('a queue that is consumed as it fills is never written as a segment', async () => {
   const batches: Batch[] = []
-  const model = new LogModel(busyStore(directory(), { openBatch: recordingWriter(batches) }))
+  const model = new LogModel(logStore(directory(), { openBatch: recordingWriter(batches) }))
   await model.open()
   model.createSession()
   const queue = model.declare('jobs')

@@ -1,17 +1,14 @@
 /** Queues in exports, imports, checks and repairs. */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { checkStore, repair } from '../../../src/cli/actions/store-commands.ts'
 import type { Damage } from '../../../src/store/format/damage.ts'
 import { keyNumber, keyPosition, Table, tableRange } from '../../../src/store/format/format.ts'
 import { openDatabase } from '../../../src/store/level/backup.ts'
-import { LevelStore } from '../../../src/store/level/level-store.ts'
 import { type ExportHeader, endLine, isIn, LineReader, lineOf } from '../../../src/store/records/jsonl.ts'
 import { RecordReader } from '../../../src/store/records/record-reader.ts'
 import { RecordWriter } from '../../../src/store/records/record-writer.ts'
 import type { StoreRecord } from '../../../src/store/records/records.ts'
+import { busyStore, directories } from '../busy-store.ts'
 import { killedCopy } from '../killed-copy.ts'
 import { actOnLogs, entry, LogModel } from '../log-model.ts'
 import { Random } from '../model.ts'
@@ -19,29 +16,11 @@ import { withRaw } from '../recorded.ts'
 
 const HEADER: ExportHeader = { godwit: 'test', version: 3 }
 
-let root: string
-let count = 0
-
-beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), 'godwit-queue-records-'))
-})
-
-afterEach(async () => {
-  await rm(root, { recursive: true, force: true })
-})
-
-function directory(): string {
-  return join(root, String(++count))
-}
+const directory = directories('godwit-queue-records-')
 
 /** Broker time is wall time here, so that records and stores have the same times. */
 function model(path: string): LogModel {
-  const made = new LogModel(
-    new LevelStore({
-      ...{ directory: path, sync: false, residentBytesMax: 4000, reserveBytes: 0 },
-      ...{ checkpointJournalBytes: 20_000, writeBufferBytes: 4096 },
-    }),
-  )
+  const made = new LogModel(busyStore(path))
   made.brokerTime = made.wallTime
   made.remember = false
   return made

@@ -1,9 +1,8 @@
 /** Reads a store as records, writes them into another store, and repairs a damaged one. */
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { secondsLeft } from '../../../src/broker/boundary/expiry.ts'
 import { containerChunks } from '../../../src/store/format/container.ts'
 import type { Damage } from '../../../src/store/format/damage.ts'
@@ -21,6 +20,7 @@ import { type ExportHeader, endLine, LineReader, lineOf } from '../../../src/sto
 import { RecordReader } from '../../../src/store/records/record-reader.ts'
 import { RecordWriter } from '../../../src/store/records/record-writer.ts'
 import type { StoreRecord } from '../../../src/store/records/records.ts'
+import { busyStore, directories } from '../busy-store.ts'
 import { act, delivery, ModelServer, message, Random } from '../model.ts'
 import { type Batch, recordingWriter, resealed, withRaw } from '../recorded.ts'
 
@@ -28,31 +28,7 @@ const FIXTURES = fileURLToPath(new URL('../../fixtures', import.meta.url))
 /** The formats of released versions, and the one that is written now. */
 const RELEASED = [1, 2]
 
-let root: string
-let count = 0
-
-beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), 'godwit-records-'))
-})
-
-afterEach(async () => {
-  await rm(root, { recursive: true, force: true })
-})
-
-function directory(): string {
-  return join(root, String(++count))
-}
-
-function busyStore(path: string): LevelStore {
-  return new LevelStore({
-    directory: path,
-    sync: false,
-    residentBytesMax: 4000,
-    reserveBytes: 0,
-    checkpointJournalBytes: 20_000,
-    writeBufferBytes: 4096,
-  })
-}
+const directory = directories('godwit-records-')
 
 /** Broker time is wall time here, so that records and stores have the same times. */
 function model(path: string): ModelServer {
