@@ -2,7 +2,6 @@
  * The operator's commands that list, show and delete clients, Sessions, Subscriptions and retained
  * messages.
  */
-
 import type { SecurityEvent } from '../broker/boundary/security.ts'
 import { isServerTopic } from '../broker/connection/server-topics.ts'
 import type {
@@ -17,7 +16,7 @@ import type {
 } from '../broker/inventory.ts'
 import type { ErrorCode } from '../errors.ts'
 import type { ForwardedProperties } from '../mqtt/properties/forwarded.ts'
-import { topicFilterError } from '../mqtt/topics.ts'
+import { SHARE_PREFIX, topicFilterError } from '../mqtt/topics.ts'
 import { type ControlCommand, requestedBy } from './control.ts'
 import { type Match, type Matches, processMatches } from './matches.ts'
 import { PAGE_ROWS_MAX, Pages } from './pages.ts'
@@ -357,7 +356,7 @@ function expectFilter(topicFilter: string): void {
       'In a filter, + stands for a whole level, and # for all levels at the end.',
     )
   }
-  if (topicFilter.startsWith('$share/')) {
+  if (topicFilter.startsWith(SHARE_PREFIX)) {
     throw new InventoryError(
       `${topicFilter} is the filter of a Shared Subscription`,
       'Give the part after $share/NAME/.',

@@ -2,6 +2,7 @@
 import { Message, type MessageFields } from '../mqtt/message.ts'
 import type { SubscriptionOptions } from '../mqtt/packet.ts'
 import { Reason } from '../mqtt/reason.ts'
+import { SHARE_PREFIX } from '../mqtt/topics.ts'
 import type { Durability } from './durability.ts'
 import { type LocalHandler, localSession } from './messages/local-subscriber.ts'
 import type { ServerParts } from './sessions/server-parts.ts'
@@ -56,7 +57,7 @@ export class LocalClients {
     if (invalid !== null) throw invalid
     const { session, close } = localSession(state, handler)
     subscribing.add(session, filter, options, 0)
-    if (options.retainHandling !== 2 && !filter.startsWith('$share/')) {
+    if (options.retainHandling !== 2 && !filter.startsWith(SHARE_PREFIX)) {
       retainedDelivery.start(session, [request], 0)
     }
     backlog.resume(session)

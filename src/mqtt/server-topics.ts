@@ -10,6 +10,7 @@
  */
 import type { UserProperties } from './packet.ts'
 import { Reason } from './reason.ts'
+import { SHARE_PREFIX } from './topics.ts'
 
 /** Bytes of the level that has the name and its parameters. */
 const NAMED_LEVEL_BYTES_MAX = 200
@@ -303,7 +304,7 @@ function formOf(
 
 /** A Shared Subscription is an ordinary one unless it shares a topic of the Server's. */
 function sharedSubscription(filter: string): InvalidAddress | null {
-  const nameEnd = filter.indexOf('/', '$share/'.length)
+  const nameEnd = filter.indexOf('/', SHARE_PREFIX.length)
   if (nameEnd === -1) return null
   const word = wordOf(filter.slice(nameEnd + 1))
   // `$share` means nothing in there: it is a level like any other.

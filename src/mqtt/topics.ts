@@ -6,7 +6,8 @@ import { isUtf8String, stringError } from './utf8.ts'
 const HASH = 0x23
 const PLUS = 0x2b
 const SLASH = 0x2f
-const SHARE_PREFIX = '$share/'
+/** The beginning of the filter of a Shared Subscription (section 4.8.2). */
+export const SHARE_PREFIX = '$share/'
 
 /**
  * Checks that `buffer[start..end)` is a Topic Name. Throws ProtocolError: 0x81 for ill-formed UTF-8 or

@@ -25,7 +25,7 @@ import type { Run } from './state/runs.ts'
 import type { Tag } from './tag.ts'
 
 /** Messages that are handed out or dropped in one turn: then others are served. */
-export const WORK_MAX = 512
+const WORK_MAX = 512
 /** User Property `priority`: 0 to 9. */
 const PRIORITIES = 10
 const DEFAULT_PRIORITY = 4

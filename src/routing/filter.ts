@@ -2,12 +2,12 @@
  * PURE. Compares topic filters and topic names (section 4.7), and splits Shared Subscription filters
  * (4.8.2).
  */
+import { SHARE_PREFIX } from '../mqtt/topics.ts'
 
 export const SLASH = 0x2f
 export const PLUS = 0x2b
 export const HASH = 0x23
 const DOLLAR = 0x24
-const SHARE_PREFIX = '$share/'
 
 /** Tells whether a valid topic filter contains a wildcard. */
 export function hasWildcard(filter: string): boolean {

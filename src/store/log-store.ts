@@ -163,9 +163,12 @@ export interface LogFigures {
   readonly earliestExpiry: number
 }
 
+/** Most entries of a segment. */
+export const SEGMENT_ENTRIES_MAX = 1024
+
 /**
- * Up to 1,024 entries that follow each other, in memory. Hold it within a turn only: ask for it again
- * (`segment`) in the next one. The open segment grows; others never change.
+ * Up to `SEGMENT_ENTRIES_MAX` entries that follow each other, in memory. Hold it within a turn only: ask for
+ * it again (`segment`) in the next one. The open segment grows; others never change.
  */
 export interface LogSegment {
   readonly log: number

@@ -1,7 +1,7 @@
 /** Checks limits on length, depth and size that are the same for every client. */
 import type { Will } from '../../mqtt/message.ts'
 import { Reason } from '../../mqtt/reason.ts'
-import { topicLevels } from '../../mqtt/topics.ts'
+import { SHARE_PREFIX, topicLevels } from '../../mqtt/topics.ts'
 import type { Limit } from '../boundary/events.ts'
 import type { Limits } from '../boundary/limits.ts'
 
@@ -14,8 +14,6 @@ export interface Excess {
   /** For the client, without numbers and without anything about others. */
   readonly told: string
 }
-
-const SHARE_PREFIX_LENGTH = '$share/'.length
 
 /** Tells whether a text has more bytes. A UTF-16 unit has at most three, so short texts are not measured. */
 export function hasMoreBytes(text: string, bytes: number): boolean {
@@ -72,7 +70,7 @@ export function filterExcess(limits: Limits, filter: string, inner: string): Exc
     return excess('topicLevelsMax', 'topic filter has more levels', '', Reason.TopicFilterInvalid)
   }
   if (inner === filter) return null
-  const name = filter.slice(SHARE_PREFIX_LENGTH, filter.length - inner.length - 1)
+  const name = filter.slice(SHARE_PREFIX.length, filter.length - inner.length - 1)
   if (!hasMoreBytes(name, limits.shareNameBytesMax)) return null
   return excess('shareNameBytesMax', 'ShareName is longer', '', Reason.TopicFilterInvalid)
 }

@@ -6,6 +6,7 @@
  */
 import type { Message } from '../../mqtt/message.ts'
 import type { TopicInterner } from '../../mqtt/topic-interner.ts'
+import { SHARE_PREFIX } from '../../mqtt/topics.ts'
 import type { Session } from '../../session/session.ts'
 import type { WillRecord } from '../../store/store.ts'
 import type { LinkInfo } from '../boundary/link.ts'
@@ -334,7 +335,7 @@ export class UsageBook {
     const client = usageOf(session)
     // Subscribers in this process are not clients.
     if (client === null) return
-    const isShared = filter.startsWith('$share/')
+    const isShared = filter.startsWith(SHARE_PREFIX)
     const bytes = count * subscriptionBytes(filter, isShared)
     this.total.addSubscription(count, bytes, isShared)
     client.addSubscription(count, bytes, isShared)

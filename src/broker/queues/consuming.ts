@@ -8,6 +8,7 @@ import {
   type QueueSubscription,
   withProperties,
 } from '../../mqtt/server-topics.ts'
+import { SHARE_PREFIX } from '../../mqtt/topics.ts'
 import { propertiesByUse } from '../../queue/queue-options.ts'
 import type { QueueDelivery } from '../../session/context.ts'
 import { abandon, queueFlight, release } from '../../session/queue-deliveries.ts'
@@ -26,8 +27,6 @@ const RETRY_AFTER_MAX = 86_400
 
 /** Units of work for telling one consumer that there is room. */
 const CONSUMER_UNITS = 2
-
-const SHARE = '$share/'
 
 const NO_PARAMETERS: QueueParameters = { prefetch: null, ack: null, leaseSeconds: null, meta: null }
 
@@ -90,13 +89,13 @@ export class Consuming implements ConsumerChanges {
     if (queue.consumers.size < max || consumersOf(session)?.byFilter.has(filter) === true) return null
     const reason = `queue ${queue.name} has ${max} consumers`
     this.#state.limited('queueConsumersMax', session.clientId, reason)
-    return { reasonCode: Reason.QuotaExceeded, reason }
+    return { reasonCode: Reason.QuotaExceeded, reason, limit: 'queueConsumersMax' }
   }
 
   /** Finds the queue that a filter consumes. */
   queueOf(filter: string): Queue | null {
-    if (filter.startsWith(SHARE)) {
-      const name = filter.slice(SHARE.length, filter.indexOf('/', SHARE.length))
+    if (filter.startsWith(SHARE_PREFIX)) {
+      const name = filter.slice(SHARE_PREFIX.length, filter.indexOf('/', SHARE_PREFIX.length))
       const queue = this.#definitions.byName.get(name)
       return queue?.shareFilter === filter ? queue : null
     }
@@ -105,7 +104,7 @@ export class Consuming implements ConsumerChanges {
   }
 
   join(session: Session, filter: string, record: SubscriptionRecord): void {
-    const asked = filter.startsWith(SHARE) ? null : parseSubscription(filter)
+    const asked = filter.startsWith(SHARE_PREFIX) ? null : parseSubscription(filter)
     const ofFilter = asked?.kind === 'queue' ? asked.parameters : NO_PARAMETERS
     const parameters = { ...ofFilter, ...record.consumer }
     const { prefetchMax } = this.#definitions.options
@@ -283,7 +282,7 @@ export class Consuming implements ConsumerChanges {
       consumers?.byFilter.get(filter) ?? [...(consumers?.closing ?? [])].find((one) => one.filter === filter)
     if (known !== undefined) return known
     const options = { qos: 1, noLocal: false, retainAsPublished: false, retainHandling: 0 } as const
-    const asked = filter.startsWith(SHARE) ? null : parseSubscription(filter)
+    const asked = filter.startsWith(SHARE_PREFIX) ? null : parseSubscription(filter)
     const face = asked === null ? 'share' : asked.kind === 'queue' ? asked : null
     if (face === null) return null
     const record = { ...options, identifier: 0 }

@@ -6,16 +6,10 @@ import type { Death, GroupContext } from '../../queue/group-context.ts'
 import type { Member } from '../../queue/state/consumer.ts'
 import type { LogSegment } from '../../queue/state/lane.ts'
 import type { Run } from '../../queue/state/runs.ts'
-import type { LogStore } from '../../store/log-store.ts'
+import { type LogStore, SEGMENT_ENTRIES_MAX } from '../../store/log-store.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import type { ServerState } from '../state/server-state.ts'
 import type { ConsumedQueue } from './queue-consumer.ts'
-
-/** Messages that one queue hands out in a turn. */
-const WORK_MAX = 512
-
-/** The most entries of a segment. */
-const SEGMENT_ENTRIES = 1024
 
 /** The numbers of a queue in the store. */
 export interface QueueNumbers {
@@ -136,7 +130,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     for (;;) {
       const first = this.#logs.expiring(log, from, now)
       if (first < 0) return
-      from = first + SEGMENT_ENTRIES
+      from = first + SEGMENT_ENTRIES_MAX
       yield { first, next: from }
     }
   }
@@ -209,7 +203,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   #work(): void {
     this.#isWorkDue = false
     if (this.#isClosed) return
-    this.#state.work.units += this.group.work(WORK_MAX)
+    this.#state.work.units += this.group.work()
     if (this.group.hasWork) this.wake()
   }
 

@@ -12,6 +12,7 @@ import {
   type QueueAddress,
   type QueueSubscription,
 } from '../../mqtt/server-topics.ts'
+import { SHARE_PREFIX } from '../../mqtt/topics.ts'
 import type { Group } from '../../queue/group.ts'
 import { MESSAGE_ID_BYTES_MAX, marksOf } from '../../queue/marks.ts'
 import { propertiesByUse, type QueueOptions } from '../../queue/queue-options.ts'
@@ -164,12 +165,12 @@ export class QueueRoom implements Queues {
   }
 
   shareRefusal(session: Session, filter: string): QueueRefusal | null {
-    const queue = filter.startsWith('$share/') ? this.consuming.queueOf(filter) : null
+    const queue = filter.startsWith(SHARE_PREFIX) ? this.consuming.queueOf(filter) : null
     return queue === null ? null : this.consuming.excess(session, filter, queue)
   }
 
   isConsumer(filter: string): boolean {
-    return filter.startsWith('$share/')
+    return filter.startsWith(SHARE_PREFIX)
       ? this.consuming.queueOf(filter) !== null
       : parseSubscription(filter)?.kind === 'queue'
   }

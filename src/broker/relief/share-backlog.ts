@@ -5,6 +5,7 @@
  */
 import { type Delivery, type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { SubscriptionOptions } from '../../mqtt/packet.ts'
+import { SHARE_PREFIX } from '../../mqtt/topics.ts'
 import { effectiveQoS, type Session } from '../../session/session.ts'
 import type { SubscriptionRecord } from '../../store/store.ts'
 import type { ServerState } from '../state/server-state.ts'
@@ -15,8 +16,6 @@ const READ_SLICE = 64
 
 /** Members of a group per unit of work, as a power of two. */
 export const MEMBER_BITS = 3
-
-const SHARE_PREFIX = '$share/'
 
 /** Keeps track of the members for which messages of Shared Subscriptions wait. */
 export class ShareBacklog {

@@ -5,7 +5,7 @@
  */
 import type { Message } from '../../mqtt/message.ts'
 import { type BatchOperation, logKey, Table } from '../format/format.ts'
-import type { LogFigures } from '../log-store.ts'
+import { type LogFigures, SEGMENT_ENTRIES_MAX } from '../log-store.ts'
 import { type EntryFields, fieldsOf, GrowingSegment } from './growing-segment.ts'
 import { Log } from './log.ts'
 import type { SegmentPlace } from './log-directory.ts'
@@ -13,9 +13,8 @@ import { type LogTimes, logDecoding } from './log-times.ts'
 import type { EntryDecoding, Segment } from './segment.ts'
 import { SegmentCache } from './segment-cache.ts'
 
-/** A segment takes entries until it has this many bytes, entries or fragments. */
+/** A segment takes entries until it has this many bytes or fragments, or `SEGMENT_ENTRIES_MAX` entries. */
 const SEGMENT_BYTES = 64 * 1024
-const SEGMENT_ENTRIES = 1024
 /** The buffer of a growing segment, with what is settled, is replaced when it has this many bytes. */
 const BUFFER_BYTES = 2 * SEGMENT_BYTES
 const FRAGMENTS_MAX = 256
@@ -145,7 +144,11 @@ export class StoredLogs {
     this.#openBytes += growing.memoryBytes - before
     this.pendingBytes += growing.stop - place
     this.#change(log)
-    if (growing.length >= SEGMENT_BYTES || growing.count >= SEGMENT_ENTRIES || growing.stop >= BUFFER_BYTES) {
+    if (
+      growing.length >= SEGMENT_BYTES ||
+      growing.count >= SEGMENT_ENTRIES_MAX ||
+      growing.stop >= BUFFER_BYTES
+    ) {
       this.#full(log)
     }
     return sequence
@@ -359,7 +362,7 @@ export class StoredLogs {
     log.dropSettled()
     const { growing } = log
     if (growing === null) return
-    if (growing.length >= SEGMENT_BYTES / 2 || growing.count >= SEGMENT_ENTRIES / 2) {
+    if (growing.length >= SEGMENT_BYTES / 2 || growing.count >= SEGMENT_ENTRIES_MAX / 2) {
       this.#complete(log, this.#write)
     } else if (growing.stop >= BUFFER_BYTES) {
       this.#move(log)
