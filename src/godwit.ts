@@ -58,6 +58,8 @@ export {
   type QueueEntry,
   type QueueOrigin,
   QueueRefusal,
+  type QueueTimes,
+  type QueueWaits,
 } from './broker/queues/queue-view.ts'
 export { ConfigError } from './config/config-error.ts'
 export { ERRORS, type ErrorCode } from './errors.ts'

@@ -10,6 +10,7 @@ import {
   type QueueOperator,
   QueueRefusal,
   type QueueSteps,
+  type QueueTimes,
 } from '../broker/queues/queue-view.ts'
 import type { ErrorCode } from '../errors.ts'
 import type { ForwardedProperties } from '../mqtt/properties/forwarded.ts'
@@ -36,7 +37,7 @@ export interface QueueRow extends Omit<QueueEntry, 'properties'> {
 }
 
 /** The answer to `queue show`. */
-export interface QueueDetails extends QueueRow {
+export interface QueueDetails extends QueueRow, QueueTimes {
   /** Sentences that say why nothing moves. */
   readonly why: readonly string[]
 }
@@ -110,9 +111,10 @@ function lookingCommands(queues: () => QueueOperator): Commands {
   }
   return {
     'queue list': (parameters) => page('queue', () => rowsOf(queues().list()), parameters),
-    'queue show': (parameters): QueueDetails => {
+    'queue show': async (parameters): Promise<QueueDetails> => {
       const name = nameOf(parameters)
-      return { ...rowOf(queues().show(name)), why: queues().explain(name) }
+      const times = await queues().times(name)
+      return { ...rowOf(queues().show(name)), ...times, why: queues().explain(name) }
     },
     'queue consumers': (parameters) => {
       const name = nameOf(parameters)

@@ -107,6 +107,26 @@ export class Core implements DispatchContext {
     return inState[State.Ready]! + inState[State.Waiting]! + inState[State.Deferred]!
   }
 
+  /** By lane, the sequence of the oldest message that waits for a consumer or its key; 0 for none. */
+  get oldestReady(): readonly number[] {
+    return this.lanes.map((lane) => {
+      for (let one = lane.first; one !== null && one.sequence < lane.cursor; one = one.next) {
+        if (one.state === State.Ready || one.state === State.Waiting) return one.sequence
+      }
+      return lane.hasFresh ? lane.cursor : 0
+    })
+  }
+
+  /** Broker time in ms of the oldest hand-out that is not acknowledged; Infinity for none. */
+  get oldestSentAt(): number {
+    let oldest = Number.POSITIVE_INFINITY
+    for (const { oldest: handle } of this.members)
+      if (handle !== null) oldest = Math.min(oldest, handle.sentAt)
+    for (const { handle } of this.leases.values())
+      if (handle !== null) oldest = Math.min(oldest, handle.sentAt)
+    return oldest
+  }
+
   /** Makes an entry of the message at the cursor of a lane, ready. */
   enter(lane: Lane, size: number): Entry {
     return this.#entered(lane.enter(size))

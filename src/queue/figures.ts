@@ -12,6 +12,23 @@ export type GoneReason =
   | 'session-ended'
   | 'packet-too-large'
 
+/** The longest wait in ms of each bucket but the last one, which has no bound: 1 ms to 12 days. */
+export const WAIT_BUCKETS_MS: readonly number[] = Array.from({ length: 16 }, (_, at) => 4 ** at)
+
+/** Times from a message's coming in to its first hand-out. */
+export class Waits {
+  /** By bucket of `WAIT_BUCKETS_MS`, and one more. */
+  readonly counts = new Array<number>(WAIT_BUCKETS_MS.length + 1).fill(0)
+  sumMs = 0
+
+  add(ms: number): void {
+    let bucket = 0
+    while (bucket < WAIT_BUCKETS_MS.length && ms > WAIT_BUCKETS_MS[bucket]!) bucket++
+    this.counts[bucket]!++
+    this.sumMs += ms
+  }
+}
+
 /** Counts since the queue was made or the broker started. */
 export class Counts {
   in = 0
@@ -40,6 +57,14 @@ export class Counts {
     'refused-by-client': 0,
     'session-ended': 0,
     'packet-too-large': 0,
+  }
+
+  /** Made with the first hand-out: most queues of many are idle. */
+  waits: Waits | null = null
+
+  waited(ms: number): void {
+    this.waits ??= new Waits()
+    this.waits.add(Math.max(0, ms))
   }
 
   refusedBy(code: number): void {

@@ -20,6 +20,7 @@ import { type Refusal, Removal, SWEEP_MS } from './removal.ts'
 import { Returns, type Verb } from './returns.ts'
 import { completeRules, type GroupRules } from './rules.ts'
 import { type Consumer, Handle, Member, type MemberOptions, State } from './state/consumer.ts'
+import { type Look, look } from './state/look.ts'
 import type { RememberedId } from './state/remembered.ts'
 import type { Run } from './state/runs.ts'
 import type { Tag } from './tag.ts'
@@ -34,27 +35,6 @@ const GROUP_BYTES = 5120
 const ENTRY_BYTES = 168
 const HANDLE_BYTES = 144
 const MEMBER_BYTES = 640
-
-/** By `State`. */
-const STATE_NAMES = [
-  'ready',
-  'waiting',
-  'in-flight',
-  'in-flight',
-  'in-flight',
-  'held',
-  'deferred',
-  'moving',
-  'gone',
-] as const
-
-/** The state of one message. */
-export interface Look {
-  readonly state: (typeof STATE_NAMES)[number]
-  readonly failures: number
-  /** Hand-outs. */
-  readonly attempts: number
-}
 
 /** The fate of a message that was put in. */
 export type Appended = 'in' | 'duplicate' | 'overflow'
@@ -388,12 +368,7 @@ export class Group {
 
   /** Tells the state of a message; null if it is settled or not there. */
   look(lane: number, sequence: number): Look | null {
-    const found = this.#core.lanes[lane]
-    const entry = found?.find(sequence) ?? null
-    if (entry === null) {
-      return found?.isUnread(sequence) === true ? { state: 'ready', failures: 0, attempts: 0 } : null
-    }
-    return { state: STATE_NAMES[entry.state], failures: entry.failures, attempts: entry.attempts }
+    return look(this.#core.lanes, lane, sequence)
   }
 
   /**
@@ -418,6 +393,16 @@ export class Group {
 
   get counts(): Counts {
     return this.#core.counts
+  }
+
+  /** By lane, the sequence of the oldest message that waits for a consumer; 0 for none. */
+  get oldestReady(): readonly number[] {
+    return this.#core.oldestReady
+  }
+
+  /** Broker time in ms of the oldest hand-out that is not acknowledged; Infinity for none. */
+  get oldestSentAt(): number {
+    return this.#core.oldestSentAt
   }
 
   get states(): StateCounts {

@@ -22,6 +22,8 @@ export class HandOut {
   #isFull = false
   /** Entries that the dispatch does not know yet, the next one last: nothing is handed out before. */
   #unknown: Entry[] = []
+  /** Broker time in ms at which the message that is offered came in. */
+  #appendedAt = 0
 
   constructor(core: Core) {
     this.#core = core
@@ -80,7 +82,10 @@ export class HandOut {
     const isNext = lane.cursor === sequence && isFirst
     const isAlone = core.lanes.length === 1 || this.#nextLane() === lane
     if (!isNext || !isAlone || !this.#isCandidate(lane)) core.wake()
-    else this.#fresh(lane, message.size, message)
+    else {
+      this.#appendedAt = core.context.now()
+      this.#fresh(lane, message.size, message)
+    }
   }
 
   get #mayRun(): boolean {
@@ -162,6 +167,7 @@ export class HandOut {
     const read = lane.read(entry.sequence)
     if (read === null) return
     entry.size = read.size
+    this.#appendedAt = read.appendedAt
     if (entry.isSuperseded) core.drop(entry, 'superseded')
     else if (read.expiresAt <= core.context.now()) core.drop(entry, 'expired')
     else {
@@ -184,7 +190,10 @@ export class HandOut {
     const read = lane.read(lane.cursor)
     if (read === null) return
     if (read.expiresAt <= core.context.now()) core.dropUnread(lane, lane.cursor, read.size, 'expired')
-    else this.#fresh(lane, read.size, read.message())
+    else {
+      this.#appendedAt = read.appendedAt
+      this.#fresh(lane, read.size, read.message())
+    }
   }
 
   /** The message at the cursor. */
@@ -268,6 +277,7 @@ export class HandOut {
       before.member.consumer.release(before)
       core.counts.redelivered.lost++
     }
+    if (entry.attempts === 0) core.counts.waited(now - this.#appendedAt)
     entry.attempts++
     member.servedAt = ++this.#serial
     core.counts.out++

@@ -9,6 +9,7 @@ import {
   type QueueEntry,
   type QueueOperator,
   QueueRefusal,
+  type QueueTimes,
 } from '../broker/queues/queue-view.ts'
 import type { Server } from '../broker/server.ts'
 import type { QoS } from '../mqtt/packet.ts'
@@ -114,6 +115,8 @@ export interface BrokerQueues {
   list(): QueueEntry[]
   /** Throws QueueRefusal if there is no such queue. */
   stats(name: string): QueueStats
+  /** Tells how long messages wait. Rejects with QueueRefusal if there is no such queue. */
+  times(name: string): Promise<QueueTimes>
   /** Lists the consumers of a queue. Throws QueueRefusal if there is no such queue. */
   consumers(name: string): ConsumerEntry[]
   /** Reads messages, the oldest first (10 by default), without changing anything. */
@@ -158,6 +161,7 @@ export function programQueues(server: Server): ProgramQueues {
     delete: async (name, { force = false } = {}) => operator().delete(name, force, PROGRAM),
     list: () => entriesOf(operator().list()),
     stats: (name) => ({ ...operator().show(name), why: operator().explain(name) }),
+    times: async (name) => operator().times(name),
     consumers: (name) => entriesOf(operator().consumers(name)),
     peek: async (name, { limit = 10, state } = {}) => operator().peek(name, limit, state ?? null),
     purge: async (name) => operator().purge(name, PROGRAM),

@@ -31,6 +31,8 @@ export type RecordMade =
 /** The log, and the records as the store would apply them. */
 export class Log {
   readonly messages: Message[][] = []
+  /** When each was appended. */
+  readonly times: number[][] = []
   readonly settled: Runs[] = []
   readonly count: number[] = []
   readonly bytes: number[] = []
@@ -42,6 +44,7 @@ export class Log {
   constructor(lanes: number) {
     for (let lane = 0; lane < lanes; lane++) {
       this.messages.push([])
+      this.times.push([])
       this.settled.push(new Runs())
       this.count.push(0)
       this.bytes.push(0)
@@ -176,6 +179,7 @@ export class Stage implements GroupContext {
   append(lane: number, message: Message): number {
     this.log.count[lane]!++
     this.log.bytes[lane]! += message.size
+    this.log.times[lane]!.push(this.time)
     return this.log.messages[lane]!.push(message)
   }
 
@@ -186,7 +190,7 @@ export class Stage implements GroupContext {
       this.wanted.add(name)
       return null
     }
-    return new FakeSegment(this.log.messages[lane]!, first)
+    return new FakeSegment(this.log.messages[lane]!, this.log.times[lane]!, first)
   }
 
   /** Reads what was asked for. */
@@ -349,8 +353,11 @@ class FakeSegment implements LogSegment {
   readonly first: number
   readonly #messages: readonly Message[]
 
-  constructor(messages: readonly Message[], first: number) {
+  readonly #times: readonly number[]
+
+  constructor(messages: readonly Message[], times: readonly number[], first: number) {
     this.#messages = messages
+    this.#times = times
     this.first = first
   }
 
@@ -359,17 +366,19 @@ class FakeSegment implements LogSegment {
   }
 
   from(sequence: number): LogCursor {
-    return new FakeCursor(this.#messages, Math.max(sequence, this.first) - 1, () => this.end)
+    return new FakeCursor(this.#messages, this.#times, Math.max(sequence, this.first) - 1, () => this.end)
   }
 }
 
 class FakeCursor implements LogCursor {
   sequence: number
   readonly #messages: readonly Message[]
+  readonly #times: readonly number[]
   readonly #end: () => number
 
-  constructor(messages: readonly Message[], before: number, end: () => number) {
+  constructor(messages: readonly Message[], times: readonly number[], before: number, end: () => number) {
     this.#messages = messages
+    this.#times = times
     this.sequence = before
     this.#end = end
   }
@@ -386,6 +395,10 @@ class FakeCursor implements LogCursor {
 
   get expiresAt(): number {
     return this.message().expiresAt
+  }
+
+  get appendedAt(): number {
+    return this.#times[this.sequence - 1]!
   }
 
   message(): Message {

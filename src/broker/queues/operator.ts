@@ -2,6 +2,8 @@
 import type { Message } from '../../mqtt/message.ts'
 import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import { parseSubscription } from '../../mqtt/server-topics.ts'
+import { WAIT_BUCKETS_MS, type Waits } from '../../queue/figures.ts'
+import type { Group } from '../../queue/group.ts'
 import {
   declarationError,
   type GivenProperties,
@@ -10,7 +12,7 @@ import {
   type QueueProperties,
 } from '../../queue/properties.ts'
 import { propertiesByName, type QueueOptions } from '../../queue/queue-options.ts'
-import type { Member } from '../../queue/state/consumer.ts'
+import type { Member, MemberState } from '../../queue/state/consumer.ts'
 import type { LogCursor } from '../../store/log-store.ts'
 import { secondsLeft } from '../boundary/expiry.ts'
 import type { ServerState } from '../state/server-state.ts'
@@ -26,9 +28,12 @@ import {
   type QueuedMessage,
   type QueuedState,
   type QueueEntry,
+  type QueueFigures,
   type QueueOperator,
   QueueRefusal,
   type QueueSteps,
+  type QueueTimes,
+  type QueueWaits,
 } from './queue-view.ts'
 
 const LIST = 'List what exists: godwit queue list.'
@@ -53,6 +58,37 @@ export class Operator implements QueueOperator {
 
   show(name: string): QueueEntry {
     return entryOf(this.#queue(name))
+  }
+
+  *figures(): QueueSteps<QueueFigures> {
+    const { logs } = this.#state.store
+    const now = this.#state.now()
+    for (const queue of this.#definitions.byName.values()) {
+      const { group, numbers } = queue
+      let appendedAt = Number.POSITIVE_INFINITY
+      for (const [lane, sequence] of group.oldestReady.entries()) {
+        const cursor =
+          sequence === 0 ? undefined : logs.segment(numbers.logs[lane]!, sequence)?.from(sequence)
+        if (cursor?.next() === true) appendedAt = Math.min(appendedAt, cursor.appendedAt)
+      }
+      const states: Partial<Record<MemberState, number>> = {}
+      for (const { state } of group.members) states[state] = (states[state] ?? 0) + 1
+      yield { ...entryOf(queue), ...timesOf(group, appendedAt, now), consumerStates: states }
+    }
+  }
+
+  async times(name: string): Promise<QueueTimes> {
+    const queue = this.#queue(name)
+    const { logs } = this.#state.store
+    let appendedAt = Number.POSITIVE_INFINITY
+    for (const [lane, sequence] of queue.group.oldestReady.entries()) {
+      if (sequence === 0) continue
+      const log = queue.numbers.logs[lane]!
+      const segment = logs.segment(log, sequence) ?? (await logs.load(log, sequence))
+      const cursor = segment?.from(sequence)
+      if (cursor?.next() === true) appendedAt = Math.min(appendedAt, cursor.appendedAt)
+    }
+    return timesOf(queue.group, appendedAt, this.#state.now())
   }
 
   explain(name: string): readonly string[] {
@@ -286,6 +322,25 @@ function countersOf({ group, ignoredIds }: Queue): QueueCounters {
     dropped: occurred(dropped),
     ids: occurred({ duplicate: duplicates, forgotten: group.forgottenIds, ignored: ignoredIds }),
   }
+}
+
+/** `appendedAt` is the time of the oldest ready message; Infinity for none. */
+function timesOf({ oldestSentAt, counts: { waits } }: Group, appendedAt: number, now: number): QueueTimes {
+  const since = (time: number): number | null =>
+    time === Number.POSITIVE_INFINITY ? null : Math.max(0, Math.round((now - time) / 1000))
+  return {
+    oldestReadySeconds: since(appendedAt),
+    oldestUnacknowledgedSeconds: since(oldestSentAt),
+    waits: waits === null ? null : waitsOf(waits),
+  }
+}
+
+function waitsOf({ counts, sumMs }: Waits): QueueWaits {
+  const buckets = counts.map((count, at) => {
+    const ms = WAIT_BUCKETS_MS[at]
+    return { seconds: ms === undefined ? null : ms / 1000, count }
+  })
+  return { buckets, sumSeconds: sumMs / 1000 }
 }
 
 /** Leaves out reasons that did not occur. */

@@ -4,6 +4,7 @@ import type { QoS } from '../../mqtt/message.ts'
 import type { ForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import type { GivenProperties, QueueProperties } from '../../queue/properties.ts'
 import type { QueueOptions } from '../../queue/queue-options.ts'
+import type { MemberState } from '../../queue/state/consumer.ts'
 
 /** A list, or null for a step without an entry. */
 export type QueueSteps<T> = Generator<T | null, void, undefined>
@@ -51,6 +52,29 @@ export interface QueueCounters {
    * those that were not heard (`ignored`).
    */
   readonly ids: Readonly<Record<string, number>>
+}
+
+/** Times of a queue. */
+export interface QueueTimes {
+  /** Since the oldest message that waits for a consumer was put in; null if none waits. */
+  readonly oldestReadySeconds: number | null
+  /** Since the oldest unacknowledged message was handed out; null if there is none. */
+  readonly oldestUnacknowledgedSeconds: number | null
+  /** From coming in to the first hand-out, since the start; null if there was none. */
+  readonly waits: QueueWaits | null
+}
+
+/** A histogram of times. */
+export interface QueueWaits {
+  /** Messages that waited for at most so long, and longer than the bucket before allows; null for ever. */
+  readonly buckets: readonly { readonly seconds: number | null; readonly count: number }[]
+  readonly sumSeconds: number
+}
+
+/** Everything that is counted of a queue. Of its times, those that need no reading. */
+export interface QueueFigures extends QueueEntry, QueueTimes {
+  /** By state. */
+  readonly consumerStates: Readonly<Partial<Record<MemberState, number>>>
 }
 
 /** A consumer: one Session with one filter. */
@@ -114,8 +138,11 @@ export class QueueRefusal extends Error {
  */
 export interface QueueOperator {
   list(): QueueSteps<QueueEntry>
+  figures(): QueueSteps<QueueFigures>
   /** Throws QueueRefusal if there is none, as all that follow do. */
   show(name: string): QueueEntry
+  /** Reads where the oldest message is, if need be. */
+  times(name: string): Promise<QueueTimes>
   /** Returns sentences that say why nothing moves; none if nothing waits. */
   explain(name: string): readonly string[]
   consumers(name: string): QueueSteps<ConsumerEntry>

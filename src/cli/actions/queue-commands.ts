@@ -153,12 +153,18 @@ function detailsText(found: QueueDetails): string {
         'messages',
         `${found.messages}, ${size(found.bytes)}${inStates.length === 0 ? '' : ` (${inStates.join(', ')})`}`,
       ],
+      ['oldest ready', ageOf(found.oldestReadySeconds)],
+      ['oldest unacknowledged', ageOf(found.oldestUnacknowledgedSeconds)],
       ['consumers', found.consumers],
       ...Object.entries(properties).map(([key, value]) => [key, written(key, value)] as const),
       ...counterLines(counters),
     ]),
     ...why.map((sentence) => printable(sentence)),
   ].join('\n')
+}
+
+function ageOf(seconds: number | null): string | null {
+  return seconds === null ? null : `for ${duration(seconds)}`
 }
 
 function written(key: string, value: unknown): string {
@@ -172,7 +178,8 @@ function counterLines(counters: QueueCounters): (readonly [string, string])[] {
     const parts = Object.entries(reasons).map(([reason, count]) => `${count} ${reason}`)
     return parts.length === 0 ? [] : [[`${name} since the start`, parts.join(', ')] as const]
   })
-  return [['since the start', `${came} in, ${out} handed out, ${acknowledged} acknowledged`], ...counted]
+  const all = `${came} in, ${out} handed out, ${acknowledged} acknowledged`
+  return [['since the start', all], ...counted]
 }
 
 function messagesText(messages: readonly PeekedMessage[], withPayloads: boolean): string {

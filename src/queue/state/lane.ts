@@ -16,7 +16,10 @@ export interface LogSegment extends Pick<StoredSegment, 'first' | 'end'> {
   from(sequence: number): LogCursor
 }
 
-export type LogCursor = Pick<StoredCursor, 'next' | 'sequence' | 'size' | 'expiresAt' | 'message'>
+export type LogCursor = Pick<
+  StoredCursor,
+  'next' | 'sequence' | 'size' | 'expiresAt' | 'appendedAt' | 'message'
+>
 
 export class Lane {
   readonly number: number
