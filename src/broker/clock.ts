@@ -86,14 +86,15 @@ export class BrokerClock {
     this.#recordedDistance = this.#startDistance
     const before = recovered.doubt
     const graceMs = state.limits.clockGraceSeconds * 1000
-    state.doubt = doubtAt(now, before, isSeen ? 0 : ms, graceMs)
-    if (state.doubt !== null || before !== null) state.store.putDoubt(state.doubt)
-    if (state.doubt !== null) state.deadlines.at(state.doubt.until, () => this.#end())
+    state.timeInDoubt.span = doubtAt(now, before, isSeen ? 0 : ms, graceMs)
+    if (state.timeInDoubt.span !== null || before !== null) state.store.putDoubt(state.timeInDoubt.span)
+    if (state.timeInDoubt.span !== null) state.deadlines.at(state.timeInDoubt.span.until, () => this.#end())
   }
 
   /** A notice about the start for the operator; undefined if little time is in doubt. */
   get notice(): string | undefined {
-    const { doubt, limits } = this.#state
+    const { timeInDoubt, limits } = this.#state
+    const doubt = timeInDoubt.span
     if (doubt === null || doubt.ms < NOTICED_MS) return undefined
     const hours = Math.round(doubt.ms / HOUR_MS)
     return (
@@ -119,7 +120,8 @@ export class BrokerClock {
       if (state.events.has('clock')) state.events.emit('clock', { what: 'stepped', ms: Math.round(stepMs) })
     }
     const backMs = this.#startDistance - distance - this.#correctedMs
-    if (state.doubt !== null && backMs >= STEP_MS) this.#correct(Math.round(backMs), state.doubt)
+    if (state.timeInDoubt.span !== null && backMs >= STEP_MS)
+      this.#correct(Math.round(backMs), state.timeInDoubt.span)
   }
 
   /** Makes everything from before the start expire later: time in doubt did not pass. */
@@ -129,12 +131,12 @@ export class BrokerClock {
     this.#correctedMs += backMs
     const ms = Math.min(backMs, doubtfulMs)
     // The moment that tells old from new times moves with the old ones.
-    state.doubt = ms < doubtfulMs ? { ms: doubtfulMs - ms, since: since + ms, until } : null
+    state.timeInDoubt.span = ms < doubtfulMs ? { ms: doubtfulMs - ms, since: since + ms, until } : null
     state.store.postpone(ms, since, this.#held())
     sessions.postpone(ms, since)
     publisher.retained.postpone(ms)
     wills.postpone(ms)
-    state.store.putDoubt(state.doubt)
+    state.store.putDoubt(state.timeInDoubt.span)
     if (state.events.has('clock')) state.events.emit('clock', { what: 'corrected', ms })
     this.#released()
   }
@@ -151,9 +153,9 @@ export class BrokerClock {
   /** Ends the grace: the time in doubt passed. */
   #end(): void {
     const state = this.#state
-    if (state.doubt === null) return
+    if (state.timeInDoubt.span === null) return
     state.turn.begin()
-    state.doubt = null
+    state.timeInDoubt.span = null
     state.store.putDoubt(null)
     this.#parts.wills.clockTrusted()
     this.#released()

@@ -373,8 +373,8 @@ export class Inventory {
 
   /** Returns the time since then. Time in doubt does not count, so that nobody deletes by it. */
   #secondsSince(time: number): number {
-    const { doubt } = this.#state
-    const doubtfulMs = doubt !== null && this.#state.isBeforeDoubt(time) ? doubt.ms : 0
+    const { span: doubt } = this.#state.timeInDoubt
+    const doubtfulMs = doubt !== null && this.#state.timeInDoubt.isBefore(time) ? doubt.ms : 0
     return Math.max(0, Math.floor((this.#state.now() - doubtfulMs - time) / 1000))
   }
 }

@@ -50,8 +50,8 @@ export class MemoryGuard {
     if (topicsBytes(state.topics) > memoryBytesMax * TOPICS_SHARE) state.topics.clear()
     state.usage.look()
     const most = Math.max(LOOK_BYTES_MIN, memoryBytesMax * LOOK_SHARE)
-    state.lookAt.bytesReceived = state.counters.bytesReceived + most
-    state.lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry
+    state.memoryWatch.lookAt.bytesReceived = state.counters.bytesReceived + most
+    state.memoryWatch.lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry
     return state.usage.bytes + (state.queues?.memoryBytes ?? 0)
   }
 

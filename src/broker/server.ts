@@ -97,7 +97,7 @@ export class Server implements Acceptor {
   constructor(options: ServerOptions, fatal: (error: Error) => void) {
     this.state = new ServerState(options)
     this.state.storeFailed = (error) => this.#recovery.failed(error)
-    this.state.look = () => this.#memory.lookSoon()
+    this.state.memoryWatch.look = () => this.#memory.lookSoon()
     this.#queueOptions = options.queues ?? DEFAULT_QUEUE_OPTIONS
     this.queues = this.#queueOptions.enabled ? new QueueRoom(this.state, this.#queueOptions) : null
     this.state.queues = this.queues
@@ -346,14 +346,14 @@ export class Server implements Acceptor {
   get idleMs(): number {
     const { state } = this
     if (this.#judging || this.#runningDue) return MEMORY_SAMPLE_MS
-    const { nextTime } = state.retainedExpiry
+    const { nextTime } = state.retainedExpiry.deadlines
     const due = Math.min(state.deadlines.nextTime, nextTime, this.#memory.dueAt)
     return Math.max(0, Math.min(due - state.clock, MEMORY_SAMPLE_MS))
   }
 
   set onEarlierDeadline(callback: () => void) {
     this.state.deadlines.onEarlierDeadline = callback
-    this.state.retainedExpiry.onEarlierDeadline = callback
+    this.state.retainedExpiry.deadlines.onEarlierDeadline = callback
   }
 
   /**
@@ -369,7 +369,7 @@ export class Server implements Acceptor {
     this.#tellHealth()
     this.#parts.retainedDelivery.resumeStored()
     if (this.#judging) return
-    const nextTime = Math.min(state.deadlines.nextTime, state.retainedExpiry.nextTime)
+    const nextTime = Math.min(state.deadlines.nextTime, state.retainedExpiry.deadlines.nextTime)
     if (nextTime > now && now < this.#memory.dueAt) return
     this.#judging = true
     this.#judgeAfter(stoodStill ? STANDSTILL_PASSES : 1)
@@ -388,7 +388,7 @@ export class Server implements Acceptor {
     if (this.#closed) return
     state.turn.begin()
     state.deadlines.judgedTo = state.now()
-    state.retainedExpiry.judgedTo = state.now()
+    state.retainedExpiry.deadlines.judgedTo = state.now()
     if (!this.#runningDue) this.#runDue()
     if (state.now() >= this.#memory.dueAt) {
       this.#clock.watch()
@@ -404,7 +404,7 @@ export class Server implements Acceptor {
     const { state } = this
     this.#runningDue = false
     if (this.#closed) return
-    for (const deadlines of [state.deadlines, state.retainedExpiry]) {
+    for (const deadlines of [state.deadlines, state.retainedExpiry.deadlines]) {
       if (deadlines.advance(deadlines.judgedTo, state.work.units + SLICE_UNITS / 2)) this.#runningDue = true
     }
     if (this.#runningDue) state.turn.continueLater(() => this.#runDue())

@@ -7,7 +7,6 @@ import { queueFlight, release } from '../session/queue-deliveries.ts'
 import { Session } from '../session/session.ts'
 import type { GroupState } from '../store/log-store.ts'
 import { type OutboundState, type Recovered, type RecoveredSession, StoreError } from '../store/store.ts'
-import { ChurnMap } from '../structures/churn-map.ts'
 import type { BrokerClock } from './clock.ts'
 import type { Durability } from './durability.ts'
 import type { QueueRoom } from './queues/queue-room.ts'
@@ -276,7 +275,6 @@ export class StoreRecovery {
     this.#parts.endedSessions.forgetStored()
     for (const session of [...state.sessionsById.values()]) this.#forget(session)
     state.retainedExpiry.clear()
-    state.retainedDeadlines = new ChurnMap()
     state.forgetRetained()
     for (const [clientId, { deadline }] of [...state.wills]) {
       if (live.has(clientId)) continue

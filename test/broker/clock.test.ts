@@ -250,7 +250,7 @@ describe('a restart of the broker, but not of the machine', () => {
     wall += 400 * DAY * 1000
     boot = { bootId: BOOT_A, sinceBoot: boot!.sinceBoot + 600_000 }
     await start()
-    expect(world.server.state.doubt).toBeNull()
+    expect(world.server.state.timeInDoubt.span).toBeNull()
     expect(await comeBack()).toMatchObject({ present: true, texts: ['one', 'two', 'lasting'] })
   })
 
@@ -291,7 +291,7 @@ describe('after a restart of the machine, time that only the wall clock saw', ()
     await fill(HOUR)
     await reboot(30, 2 * DAY)
     await start()
-    expect(world.server.state.doubt).toMatchObject({ ms: (2 * DAY + 30) * 1000 })
+    expect(world.server.state.timeInDoubt.span).toMatchObject({ ms: (2 * DAY + 30) * 1000 })
     expect(await retained()).toEqual([])
     expect(world.server.state.retained.count).toBe(1)
     // The queue waits in its order, as its next message is in doubt.
@@ -311,7 +311,7 @@ describe('after a restart of the machine, time that only the wall clock saw', ()
     await pass(2)
     expect(back.more()).toEqual(['lasting'])
     expect(world.server.state.retained.count).toBe(0)
-    expect(world.server.state.doubt).toBeNull()
+    expect(world.server.state.timeInDoubt.span).toBeNull()
   })
 
   it('ends a Session of an absent client when the grace is over [field-A3]', async () => {
@@ -359,7 +359,7 @@ describe('after a restart of the machine, time that only the wall clock saw', ()
       wall += 10_000
       boot = { bootId: BOOT_B, sinceBoot: boot!.sinceBoot + 10_000 }
       await start()
-      expect(world.server.state.doubt).toBeNull()
+      expect(world.server.state.timeInDoubt.span).toBeNull()
     }
     const session = world.server.state.sessions.get('sub')!
     expect(session.queueLength).toBe(3)
@@ -381,10 +381,10 @@ describe('after a restart of the machine, time that only the wall clock saw', ()
     wall += 1000
     boot = { bootId: BOOT_B, sinceBoot: boot!.sinceBoot + 1000 }
     await start()
-    expect(world.server.state.doubt).not.toBeNull()
+    expect(world.server.state.timeInDoubt.span).not.toBeNull()
     expect(await comeBack()).toMatchObject({ present: true, texts: [] })
     await setWall(-2 * DAY)
-    expect(world.server.state.doubt?.ms ?? 0).toBeLessThan(60_000)
+    expect(world.server.state.timeInDoubt.span?.ms ?? 0).toBeLessThan(60_000)
     expect(await retained()).toEqual(['retained'])
   })
 
@@ -454,7 +454,7 @@ describe('after a restart of the machine, time that only the wall clock saw', ()
     await setWall(-DAY / 2)
     await setWall(DAY / 2)
     await setWall(-DAY / 2)
-    expect(world.server.state.doubt?.ms).toBe((DAY / 2 + 30) * 1000)
+    expect(world.server.state.timeInDoubt.span?.ms).toBe((DAY / 2 + 30) * 1000)
   })
 
   it('never puts messages of this run in doubt [field-A3]', async () => {
@@ -526,7 +526,7 @@ describe('after a restart of the machine, time that only the wall clock saw', ()
     await fill(HOUR)
     await reboot(2 * DAY)
     await start({ clockGraceSeconds: 0 })
-    expect(world.server.state.doubt).toBeNull()
+    expect(world.server.state.timeInDoubt.span).toBeNull()
     expect(world.server.state.sessions.has('sub')).toBe(false)
   })
 

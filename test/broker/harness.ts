@@ -320,7 +320,7 @@ export class World {
       waiting: state.waiting.size,
       paused: state.paused.size,
       deadlines: state.deadlines.size,
-      retainedDeadlines: state.retainedDeadlines.size,
+      retainedDeadlines: state.retainedExpiry.size,
       subscriptions: state.router.subscriptionCount,
       nodes: state.router.nodeCount,
       clientsConnected: state.counters.clientsConnected,

@@ -357,7 +357,7 @@ describe('time and memory', () => {
   it('only active connections are looked at, and none that has gone', async () => {
     const world = await World.make()
     const clients = await Promise.all(['a', 'b', 'c', 'd'].map((clientId) => world.connect(clientId)))
-    const { memoryTracked } = world.server.state
+    const { tracked: memoryTracked } = world.server.state.memoryWatch
     expect(memoryTracked.map(({ view }) => view.clientId).sort()).toEqual(['a', 'b', 'c', 'd'])
     clients[1]!.link.destroy()
     await Promise.resolve()

@@ -490,7 +490,7 @@ class Stage {
       waiting: state.waiting.size,
       paused: state.paused.size,
       deadlines: state.deadlines.size,
-      retainedDeadlines: state.retainedDeadlines.size,
+      retainedDeadlines: state.retainedExpiry.size,
       retained: state.retained.count,
       retainedBytes: state.retained.bytes,
       subscriptions: state.router.subscriptionCount,

@@ -24,6 +24,7 @@ import {
   topicsBytes,
   willBytes,
 } from './costs.ts'
+import type { MemoryWatch, Watched } from './memory-watch.ts'
 import { Usage, type UsageKind, usageOf } from './usage.ts'
 
 /** A Will, and its client's Usage. */
@@ -37,9 +38,9 @@ export interface Kept {
   readonly sessions: { get(clientId: string): Session | undefined; values(): Iterable<Session> }
   readonly wills: ReadonlyMap<string, KeptWill>
   readonly connected: { get(session: Session): CountedConnection | undefined }
-  /** Connections that were active since the latest look, and those that hold memory. */
-  readonly memoryTracked: readonly CountedConnection[]
-  untrackMemory(connection: CountedConnection): void
+  readonly memoryWatch: Pick<MemoryWatch<CountedConnection>, 'untrack'> & {
+    readonly tracked: readonly CountedConnection[]
+  }
   readonly topics: TopicInterner
   readonly store: {
     readonly figures: { readonly residentBytes: number }
@@ -48,7 +49,7 @@ export interface Kept {
 }
 
 /** A Network Connection with the memory that it takes. */
-export interface CountedConnection {
+export interface CountedConnection extends Watched {
   readonly view: ClientView
   /** The Usage of its remote address. */
   readonly address: Usage
@@ -56,7 +57,6 @@ export interface CountedConnection {
   readonly waitingBytes: number
   /** Bytes counted for it by the latest look. */
   countedBytes: number
-  memoryTrackedIndex: number
 }
 
 /** Names of users without a name. The parentheses tell them from a user called anonymous. */
@@ -195,8 +195,8 @@ export class UsageBook {
 
   /** Updates the counts of everything that has changed since the latest look. */
   look(): void {
-    const { memoryTracked } = this.#kept
-    for (let at = memoryTracked.length - 1; at >= 0; at--) this.#lookAt(memoryTracked[at]!)
+    const { tracked } = this.#kept.memoryWatch
+    for (let at = tracked.length - 1; at >= 0; at--) this.#lookAt(tracked[at]!)
     const marked = this.#marked
     this.#marked = []
     for (const session of marked) {
@@ -221,7 +221,7 @@ export class UsageBook {
       isOpen ? usageOf(session) : null,
       connectionBytes(connection.view.link.transport) + waitingBytes,
     )
-    if (waitingBytes === 0) this.#kept.untrackMemory(connection)
+    if (waitingBytes === 0) this.#kept.memoryWatch.untrack(connection)
   }
 
   #buffers(connection: CountedConnection, client: Usage | null, bytes: number): void {

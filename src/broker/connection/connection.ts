@@ -408,7 +408,7 @@ export class Connection implements LinkHandler, NetworkConnection, OutputOwner {
   /** Lets go of everything, since the Network Connection is closed and its transport is gone. */
   #over(): void {
     this.#output.discard()
-    if (this.memoryTrackedIndex >= 0) this.#state.untrackMemory(this)
+    if (this.memoryTrackedIndex >= 0) this.#state.memoryWatch.untrack(this)
     this.parts.gone(this)
   }
 }

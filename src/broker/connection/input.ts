@@ -86,7 +86,7 @@ export class Input {
   received(chunk: Buffer): void {
     if (this.phase === 'closed') return
     this.#state.turn.begin()
-    if (this.#connection.memoryTrackedIndex < 0) this.#state.trackMemory(this.#connection)
+    if (this.#connection.memoryTrackedIndex < 0) this.#state.memoryWatch.track(this.#connection)
     this.#state.counters.bytesReceived += chunk.length
     this.#state.work.units += UNITS.read + (chunk.length >>> BYTES_SHIFT)
     this.keepAlive.arrived(chunk.length)

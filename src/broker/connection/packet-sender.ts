@@ -167,7 +167,7 @@ export class PacketSender implements SessionSink {
       this.#output.discard()
       return
     }
-    if (this.#connection.memoryTrackedIndex < 0) this.#state.trackMemory(this.#connection)
+    if (this.#connection.memoryTrackedIndex < 0) this.#state.memoryWatch.track(this.#connection)
     const { rates } = this.#input
     if (rates === null) this.#output.flush()
     else this.#flushCharged(rates)

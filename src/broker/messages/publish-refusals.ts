@@ -102,6 +102,7 @@ export class PublishRefusals {
    */
   isRetainingRefused(outcome: PublishOutcome, message: Message, publisher: Session | null): boolean {
     const { counters, retainedExpiry, work } = this.#state
+    const { deadlines } = retainedExpiry
     if (this.#kept.pressed !== null && !this.#replaces(message)) {
       const user = retainerOf(this.#state, message, publisher)
       const refusal = user === null ? null : this.#kept.refusal(user)
@@ -112,7 +113,7 @@ export class PublishRefusals {
     }
     if (message.payloadBytes === 0 || hasRoomToRetain(this.#state, message, publisher)) return false
     const now = this.#state.now()
-    if (retainedExpiry.nextTime <= now) retainedExpiry.advance(now, work.units + SLICE_UNITS / 10)
+    if (deadlines.nextTime <= now) deadlines.advance(now, work.units + SLICE_UNITS / 10)
     const excess = retainedExcess(this.#state, message, publisher)
     return excess !== null && this.refuse(outcome, excess.limit, message, excess.detail)
   }

@@ -449,7 +449,7 @@ export class RetainedDelivery {
    * back.
    */
   #isAuthorized(session: Session, message: Message): boolean {
-    if (this.#state.authorMayPublish(message)) return true
+    if (this.#state.rights.authorMayPublish(message)) return true
     this.#state.drop(session.clientId, 'not-authorized', message)
     return false
   }

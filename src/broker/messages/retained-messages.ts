@@ -77,16 +77,16 @@ export class RetainedMessages {
     const previous = this.#state.retained.set(message)
     if (previous !== null) this.#state.usage.retained(message, previous)
     if (message.expiresAt === Number.POSITIVE_INFINITY) return
-    this.#state.oldRetained(message)
-    this.#expireAt(message, this.#state.heldUntil(message.expiresAt))
+    this.#state.timeInDoubt.addRetained(message)
+    this.#expireAt(message, this.#state.timeInDoubt.heldUntil(message.expiresAt))
   }
 
   /** Postpones the expiry of messages from before the start by `ms`, which did not pass. */
   postpone(ms: number): void {
-    const { retained, retainedDeadlines, store } = this.#state
-    for (const topic of [...retainedDeadlines.keys()]) {
+    const { retained, retainedExpiry, store } = this.#state
+    for (const topic of [...retainedExpiry.topics()]) {
       const message = retained.get(topic)
-      if (message === undefined || !this.#state.isOld(message)) continue
+      if (message === undefined || !this.#state.timeInDoubt.isOld(message)) continue
       const { payload, properties, qos, retain, publisher } = message
       const expiresAt = message.expiresAt + ms
       const fields = { topic: message.topic, payload, properties, qos, retain, publisher, expiresAt }
@@ -118,19 +118,14 @@ export class RetainedMessages {
   /** Sets the deadline at which a message is cleared. */
   #expireAt(message: Message, time: number): void {
     const { name } = message.topic
-    const deadline = this.#state.retainedExpiry.at(time, () => {
+    this.#state.retainedExpiry.at(name, message.size, time, () => {
       this.#state.turn.begin()
       this.clear(name)
     })
-    this.#state.retainedDeadlines.set(name, deadline)
-    this.#state.expiredRetained.add(deadline, message.size)
   }
 
   #cancelExpiry(topic: string): void {
-    const deadline = this.#state.retainedDeadlines.get(topic)
-    if (deadline === undefined) return
-    this.#state.retainedExpiry.cancel(deadline)
-    this.#state.retainedDeadlines.delete(topic)
-    this.#state.expiredRetained.remove(deadline, this.#state.retained.get(topic)?.size ?? 0)
+    const { retained, retainedExpiry } = this.#state
+    if (retainedExpiry.size > 0) retainedExpiry.cancel(topic, retained.get(topic)?.size ?? 0)
   }
 }

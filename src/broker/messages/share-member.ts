@@ -37,7 +37,7 @@ export function chooseMember(
     // A message that one member may not receive is for the others.
     if (state.checksReceiving && !evicted) {
       state.work.units += ASK_MEMBER_UNITS
-      if (!state.mayTake(subscriber, message)) continue
+      if (!state.rights.mayTake(subscriber, message)) continue
     }
     if (subscriber.hasRoom && !isHeldUp) {
       state.work.units += step >>> MEMBER_BITS

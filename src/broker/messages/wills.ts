@@ -133,7 +133,7 @@ export class Wills {
       sessionExpirySeconds === SESSION_NEVER_EXPIRES ? Number.POSITIVE_INFINITY : sessionExpirySeconds
     const delay = Math.min(record.will.delaySeconds, limits.willDelaySecondsMax, expiry)
     const isDelayed = record.dueAt !== 0
-    const own = isDelayed ? this.#state.heldUntil(record.dueAt) : now + delay * 1000
+    const own = isDelayed ? this.#state.timeInDoubt.heldUntil(record.dueAt) : now + delay * 1000
     const view = absentClient(clientId, ownerOf(record))
     if (record.assigned === true && sessionExpirySeconds === 0) {
       this.#put(clientId, { record, deadline: null, view })
@@ -160,7 +160,7 @@ export class Wills {
       const pending = this.#state.wills.get(clientId)
       // Another Will may have replaced it; the same one may have another deadline.
       if (pending?.record !== before.record) continue
-      const due = Math.max(this.#state.heldUntil(dueAt + ms), pending.deadline?.time ?? 0)
+      const due = Math.max(this.#state.timeInDoubt.heldUntil(dueAt + ms), pending.deadline?.time ?? 0)
       if (due === pending.deadline?.time) continue
       this.#state.deadlines.cancel(pending.deadline)
       this.#schedule(clientId, pending.record, pending.view, due, pending.graceFrom)

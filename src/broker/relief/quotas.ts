@@ -148,11 +148,11 @@ export function retainedExcess(
   message: Message,
   publisher: Session | null,
 ): Excess | null {
-  const { limits, retained, ownRetained, expiredRetained } = state
+  const { limits, retained, ownRetained, retainedExpiry } = state
   const previous = retained.get(message.topic.name)
   const { size } = message
   const before = previous?.size ?? 0
-  const expired = expiredRetained.at(state.now())
+  const expired = retainedExpiry.expiredBy(state.now())
   const count = retained.count - ownRetained.count - expired.count
   if (previous === undefined && count >= limits.retainedMessagesMax) {
     return excess('retainedMessagesMax', `${count} messages are retained`)

@@ -221,7 +221,8 @@ export class ShareBacklog {
         this.#read(session, holder)
         break
       }
-      if (this.#state.checksReceiving && !message.evicted && !this.#state.mayTake(session, message)) break
+      if (this.#state.checksReceiving && !message.evicted && !this.#state.rights.mayTake(session, message))
+        break
       const durableAt = Math.max(holder.durableAt, session.durableAt)
       holder.queue.remove()
       work.units += UNITS.delivery

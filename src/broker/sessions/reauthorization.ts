@@ -136,7 +136,8 @@ export class Reauthorization {
     if (record === undefined) return
     const { policy, queues } = this.#state
     const canonical = queues?.canonical(filter) ?? filter
-    const decision = policy.authorizeSubscribe?.(this.#state.viewOf(session), canonical, record.qos) ?? true
+    const decision =
+      policy.authorizeSubscribe?.(this.#state.rights.viewOf(session), canonical, record.qos) ?? true
     if (!(decision instanceof Promise)) {
       this.#decided(session, filter, decision === true)
       return

@@ -204,8 +204,9 @@ export class Sessions {
 
   /** Broker time at which a Session without a Network Connection ends, with this Session Expiry Interval. */
   endsAt({ disconnectedAt }: Session, expirySeconds: number): number {
+    const { timeInDoubt } = this.#state
     const time = disconnectedAt + expirySeconds * 1000
-    return this.#state.isBeforeDoubt(disconnectedAt) ? this.#state.heldUntil(time) : time
+    return timeInDoubt.isBefore(disconnectedAt) ? timeInDoubt.heldUntil(time) : time
   }
 
   /**

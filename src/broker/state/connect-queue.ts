@@ -3,6 +3,7 @@
  * even if their packets have to wait. So while many arrive at once, only a few of them are read from in each
  * turn, in order of arrival.
  */
+import type { Deadline, Deadlines } from './deadlines.ts'
 import type { Turn } from './turn.ts'
 
 /** A Network Connection before its CONNECT. */
@@ -22,11 +23,24 @@ const PAUSED_AT_ONCE = 128
 /** Decides which newcomers are read from. */
 export class ConnectQueue {
   readonly #turn: Turn
+  readonly #deadlines: Deadlines
   /** Newcomers that are read from, the oldest first. */
   readonly #reading = new Set<Newcomer>()
+  /** Begins a turn for newcomers that wait; null if none is needed. */
+  #wakeUp: Deadline | null = null
 
-  constructor(turn: Turn) {
+  /** `clock` returns broker time of this moment in ms. */
+  constructor(turn: Turn, deadlines: Deadlines, clock: () => number) {
     this.#turn = turn
+    this.#deadlines = deadlines
+    turn.onNewcomersWait = () => this.#wake(clock())
+  }
+
+  #wake(now: number): void {
+    this.#wakeUp ??= this.#deadlines.at(now + 1, () => {
+      this.#wakeUp = null
+      this.#turn.begin()
+    })
   }
 
   /** Number of newcomers that are read from. */

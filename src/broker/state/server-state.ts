@@ -2,7 +2,7 @@
  * The state of the Server: everything that lives as long as the Server does. Behaviour is in the files named
  * after the packets.
  */
-import type { Author, Message } from '../../mqtt/message.ts'
+import type { Message } from '../../mqtt/message.ts'
 import type { AcknowledgePacket } from '../../mqtt/packet.ts'
 import { PacketSlab } from '../../mqtt/slab.ts'
 import { TopicInterner } from '../../mqtt/topic-interner.ts'
@@ -12,28 +12,30 @@ import { Router } from '../../routing/router.ts'
 import type { QueueDelivery, SessionContext } from '../../session/context.ts'
 import type { DropReason } from '../../session/limits.ts'
 import type { Session } from '../../session/session.ts'
-import type { Store, TimeDoubt, WillRecord } from '../../store/store.ts'
+import type { Store, WillRecord } from '../../store/store.ts'
 import { ChurnMap } from '../../structures/churn-map.ts'
 import { Incomplete, type Sender } from '../accounts/incomplete.ts'
+import { MemoryWatch } from '../accounts/memory-watch.ts'
 import { Rates } from '../accounts/rates.ts'
 import type { Usage } from '../accounts/usage.ts'
 import { UsageBook } from '../accounts/usage-book.ts'
 import { Bans } from '../boundary/bans.ts'
 import { Events, type Limit } from '../boundary/events.ts'
+import type { Host } from '../boundary/host.ts'
 import type { Limits } from '../boundary/limits.ts'
 import type { LinkInfo } from '../boundary/link.ts'
-import { ownerOf } from '../boundary/ownership.ts'
-import { absentAuthor, absentClient, type ClientView, guarded, type Policy } from '../boundary/policy.ts'
+import type { ClientView, Policy } from '../boundary/policy.ts'
+import { Rights } from '../boundary/rights.ts'
 import { ConnectQueue } from './connect-queue.ts'
 import { ConnectedSessions } from './connected-sessions.ts'
 import { Counters } from './counters.ts'
 import { type Deadline, Deadlines } from './deadlines.ts'
-import { ExpiredRetained } from './expired-retained.ts'
-import type { Host } from './host.ts'
 import { type Queues, restoreBodies } from './queue-port.ts'
 import type { HoldReason } from './read-gate.ts'
+import { RetainedExpiry } from './retained-expiry.ts'
 import { ShareGroups } from './share-groups.ts'
 import { SharedCopies } from './shared-copies.ts'
+import { TimeInDoubt } from './time-in-doubt.ts'
 import { Turn } from './turn.ts'
 import { UNITS, Work } from './work.ts'
 
@@ -128,9 +130,7 @@ export class ServerState implements SessionContext {
   readonly counters = new Counters()
   readonly work = new Work()
   readonly deadlines = new Deadlines(this.work)
-  /** The expiry of retained messages, which runs early when a new one needs the room. */
-  readonly retainedExpiry = new Deadlines(this.work)
-  readonly expiredRetained = new ExpiredRetained(this.retainedExpiry)
+  readonly retainedExpiry = new RetainedExpiry(this.work)
   readonly topics = new TopicInterner(TOPICS_MAX)
   readonly turn: Turn
   readonly connectQueue: ConnectQueue
@@ -138,8 +138,6 @@ export class ServerState implements SessionContext {
   retained = new RetainedTree(this.work)
   /** The part of the retained messages that are the Server's own `$SYS` values. */
   ownRetained = { count: 0, bytes: 0 }
-  /** Deadlines of retained messages that expire, by topic name. */
-  retainedDeadlines = new ChurnMap<string, Deadline>()
   /** All Sessions by Client Identifier. */
   readonly sessions = new ChurnMap<string, Session>()
   /** Stored Sessions by their number in the store. */
@@ -156,16 +154,11 @@ export class ServerState implements SessionContext {
   readonly suspended = new Map<Session, Map<string, boolean>>()
   /** Wills by Client Identifier. */
   readonly wills = new Map<string, PendingWill>()
+  readonly memoryWatch = new MemoryWatch<ClientConnection>()
   /** Memory counted for each client, user and address. */
   readonly usage = new UsageBook(this)
   readonly rates = new Rates(this)
   readonly shareGroups = new ShareGroups(this.router, this.usage, this.work)
-  #policy: Policy = {}
-  checksReceiving = false
-  /** Views for the policy of Sessions without a Network Connection. */
-  readonly #absent = new WeakMap<Session, ClientView>()
-  /** Views for the policy of authors of retained messages. */
-  readonly #authors = new WeakMap<Author, ClientView>()
   /** Memory for PUBLISH packets that are the same for all receivers. */
   readonly publishSlab = new PacketSlab()
   readonly sharedCopies = new SharedCopies()
@@ -180,16 +173,10 @@ export class ServerState implements SessionContext {
   readonly waiting = new Set<CommitWaiter>()
   /** Connections that are paused because the broker is behind. */
   readonly paused = new Set<ClientConnection>()
-  /** Connections that were active since the latest look at memory, and those that hold memory. */
-  readonly memoryTracked: ClientConnection[] = []
   /** Clients that wait for their passwords to be checked, and the broker time at which one last did. */
   readonly loginQueue = { length: 0, busyAt: Number.NEGATIVE_INFINITY }
   /** Counts the sockets of clients that are not let in yet, including those in a TLS handshake. */
   newcomerCount: () => number = () => 0
-  /** Counters at which memory is looked at before its second is over. Set by each look. */
-  readonly lookAt = { bytesReceived: Number.POSITIVE_INFINITY, entriesMade: Number.POSITIVE_INFINITY }
-  /** Looks at memory in the next turn. Set by the Server. */
-  look: () => void = () => {}
   readonly bans = new Bans(() => this.now())
   nextSessionId = 1
   /** The queues; null where they are not enabled. Set by the Server. */
@@ -207,12 +194,8 @@ export class ServerState implements SessionContext {
   stopping = false
   /** Broker time minus the host's monotonic time, in ms. */
   timeOffset = 0
-  /** Time before the start that may not have passed; null if there is no doubt. See `BrokerClock`. */
-  doubt: TimeDoubt | null = null
-  /** Begins a turn for newcomers that wait; null if none is needed. */
-  #wakeUp: Deadline | null = null
-  /** Retained messages from before the start, while time is in doubt. */
-  readonly #oldRetained = new WeakSet<Message>()
+  readonly timeInDoubt: TimeInDoubt
+  readonly rights: Rights
 
   constructor(options: ServerOptions) {
     this.host = options.host
@@ -220,23 +203,16 @@ export class ServerState implements SessionContext {
     this.events = new Events((error) => this.thrownOutside(error))
     this.store = options.store
     this.limits = options.limits
-    this.policy = options.policy
+    this.rights = new Rights(this, options.policy)
+    this.timeInDoubt = new TimeInDoubt(options.store, () => this.now())
     this.turn = new Turn(
       () => this.clock,
       (callback) => this.host.defer(callback),
-      () => this.#lookIfDue(),
+      () => this.memoryWatch.lookIfDue(this.counters.bytesReceived, this.store.held.made),
       () => this.#commit(),
       this.work,
     )
-    this.connectQueue = new ConnectQueue(this.turn)
-    this.turn.onNewcomersWait = () => this.#wakeForNewcomers()
-  }
-
-  #wakeForNewcomers(): void {
-    this.#wakeUp ??= this.deadlines.at(this.clock + 1, () => {
-      this.#wakeUp = null
-      this.turn.begin()
-    })
+    this.connectQueue = new ConnectQueue(this.turn, this.deadlines, () => this.clock)
   }
 
   #commit(): void {
@@ -255,131 +231,33 @@ export class ServerState implements SessionContext {
   }
 
   get isInDoubt(): boolean {
-    return this.doubt !== null
+    return this.timeInDoubt.span !== null
   }
 
-  /** Tells whether a message has expired by time in doubt only: it is neither sent nor deleted. */
   isDoubtful(message: Message): boolean {
-    const { doubt } = this
-    if (doubt === null || message.expiresAt > this.now()) return false
-    return message.expiresAt + doubt.ms > this.now() && this.isOld(message)
-  }
-
-  /**
-   * Tells whether a message is from before the start. For retained ones it is false unless time is in doubt.
-   */
-  isOld(message: Message): boolean {
-    return this.#oldRetained.has(message) || this.store.isOld(message)
-  }
-
-  /** Marks a retained message as one from before the start. */
-  oldRetained(message: Message): void {
-    if (this.doubt !== null) this.#oldRetained.add(message)
-  }
-
-  /** Tells whether this broker time is before the time in doubt. */
-  isBeforeDoubt(time: number): boolean {
-    return this.doubt !== null && time <= this.doubt.since
-  }
-
-  /**
-   * Returns when something from before the start ends that is due at `time`. Time in doubt does not count
-   * until the grace is over.
-   */
-  heldUntil(time: number): number {
-    const { doubt } = this
-    return doubt === null ? time : Math.min(time + doubt.ms, Math.max(time, doubt.until))
-  }
-
-  /** Adds a connection that was read from or is written to. */
-  trackMemory(connection: ClientConnection): void {
-    connection.memoryTrackedIndex = this.memoryTracked.length
-    this.memoryTracked.push(connection)
-  }
-
-  /**
-   * Removes a connection that holds nothing, or is gone. Connections that come and go within a second would
-   * pile up otherwise.
-   */
-  untrackMemory(connection: ClientConnection): void {
-    const { memoryTrackedIndex } = connection
-    const last = this.memoryTracked.pop()
-    if (last === undefined || last === connection) {
-      connection.memoryTrackedIndex = -1
-      return
-    }
-    this.memoryTracked[memoryTrackedIndex] = last
-    last.memoryTrackedIndex = memoryTrackedIndex
-    connection.memoryTrackedIndex = -1
-  }
-
-  /** Looks at memory early if much came in since the latest look. */
-  #lookIfDue(): void {
-    const { counters, store, lookAt } = this
-    if (counters.bytesReceived > lookAt.bytesReceived || store.held.made > lookAt.entriesMade) this.look()
+    return this.timeInDoubt.isDoubtful(message)
   }
 
   get policy(): Policy {
-    return this.#policy
+    return this.rights.policy
   }
 
-  /** Leaves earlier decisions as they are: `Reauthorization` asks for them again. */
   set policy(policy: Policy) {
-    this.#policy = guarded(policy)
-    this.checksReceiving = policy.authorizeReceive !== undefined
+    this.rights.policy = policy
+  }
+
+  get checksReceiving(): boolean {
+    return this.rights.checksReceiving
   }
 
   mayReceive(session: Session, message: Message): boolean {
-    const { authorizeReceive } = this.#policy
-    if (authorizeReceive === undefined) return true
-    try {
-      return authorizeReceive(this.viewOf(session), message.topic.name)
-    } catch (error) {
-      this.thrownOutside(error)
-      return false
-    }
-  }
-
-  /**
-   * Tells whether the author of a retained message may still publish it. True for an unknown author, and if
-   * the policy does not want to be asked.
-   */
-  authorMayPublish(message: Message): boolean {
-    const { author, publisher, topic, qos } = message
-    const { checksRetainedAuthor, authorizePublish } = this.#policy
-    if (author === null || checksRetainedAuthor !== true || authorizePublish === undefined) return true
-    let view = this.#authors.get(author)
-    if (view === undefined || view.clientId !== publisher) {
-      view = absentAuthor(publisher, author)
-      this.#authors.set(author, view)
-    }
-    const answer = authorizePublish(view, topic.name, qos, true)
-    if (typeof answer === 'boolean') return answer
-    answer.catch(() => {}) // a policy that does not answer at once is not waited for
-    return true
-  }
-
-  /** As `mayReceive`, for a member of a Shared Subscription. Subscribers in this process have all rights. */
-  mayTake(subscriber: Session, message: Message): boolean {
-    const isClient = this.sessions.get(subscriber.clientId) === subscriber
-    return !isClient || this.mayReceive(subscriber, message)
-  }
-
-  /** Returns the policy's view of a Session's client, which may be away. */
-  viewOf(session: Session): ClientView {
-    const connection = this.connected.get(session)
-    if (connection !== undefined) return connection.view
-    const known = this.#absent.get(session)
-    if (known !== undefined) return known
-    const view = absentClient(session.clientId, ownerOf(session))
-    this.#absent.set(session, view)
-    return view
+    return this.rights.mayReceive(session, message)
   }
 
   /** Makes the account with this id, which has the same name, the Session's owner. */
   own(session: Session, userId: string): void {
     session.ownerId = userId
-    this.#absent.delete(session)
+    this.rights.forget(session)
     if (session.stored) this.store.putSession(session.id, session.record())
   }
 
@@ -411,7 +289,7 @@ export class ServerState implements SessionContext {
 
   sweepAt(session: Session, time: number): void {
     // Nothing is dropped as expired while time is in doubt.
-    const at = Math.max(time, this.now() + SWEEP_MS, this.doubt?.until ?? 0)
+    const at = Math.max(time, this.now() + SWEEP_MS, this.timeInDoubt.span?.until ?? 0)
     const known = this.sweeps.get(session)
     if (known !== undefined && known.time <= at) return
     if (known !== undefined) this.deadlines.cancel(known)
@@ -484,7 +362,6 @@ export class ServerState implements SessionContext {
   forgetRetained(): void {
     for (const message of this.retained) this.usage.retainedRemoved(message)
     this.retained = new RetainedTree(this.work)
-    this.expiredRetained.clear()
     this.ownRetained = { count: 0, bytes: 0 }
   }
 

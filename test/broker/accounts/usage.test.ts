@@ -99,10 +99,10 @@ describe('looks at memory', () => {
     for (const due of ['bytesReceived', 'entriesMade'] as const) {
       await world.pass(2)
       await client.subscribe('t', 1)
-      state.lookAt[due] = 0
+      state.memoryWatch.lookAt[due] = 0
       await client.publish('t', 'x', 1)
-      expect(state.lookAt.bytesReceived).toBeGreaterThan(state.counters.bytesReceived)
-      expect(state.lookAt.entriesMade).toBeGreaterThan(state.store.held.made)
+      expect(state.memoryWatch.lookAt.bytesReceived).toBeGreaterThan(state.counters.bytesReceived)
+      expect(state.memoryWatch.lookAt.entriesMade).toBeGreaterThan(state.store.held.made)
     }
   })
 
