@@ -52,7 +52,7 @@ export class MemoryGuard {
     const most = Math.max(LOOK_BYTES_MIN, memoryBytesMax * LOOK_SHARE)
     state.memoryWatch.lookAt.bytesReceived = state.counters.bytesReceived + most
     state.memoryWatch.lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry
-    return state.usage.bytes + (state.queues?.memoryBytes ?? 0)
+    return state.usage.bytes + (state.queues?.look() ?? 0)
   }
 
   /** Looks in the next turn, once for any number of calls. */

@@ -186,6 +186,14 @@ export const QUEUES = {
     counter: 'limits/refused/queues_max',
     says: 'queues that clients made by using them',
   }),
+  declared_per_user_max: row({
+    schema: integer({ min: 0, max: 1_000_000 }),
+    default: DEFAULTS.declaredPerUserMax,
+    unit: '',
+    effect: 'now',
+    counter: 'limits/refused/queues_per_user_max',
+    says: 'the same for the clients of one user; clients without a user count by address',
+  }),
   consumers_per_queue_max: row({
     schema: integer({ min: 1, max: 1_000_000 }),
     default: DEFAULTS.consumersPerQueueMax,

@@ -383,6 +383,7 @@ function why(reasonCode: number, reason: string): Record<string, unknown> {
 /** The keys of limits that are not in the table of limits. */
 const QUEUE_KEYS: Partial<Readonly<Record<Limit, string>>> = {
   queuesMax: 'queues.queues_max',
+  queuesPerUserMax: 'queues.declared_per_user_max',
   queueConsumersMax: 'queues.consumers_per_queue_max',
   queueUnsettledMax: 'queues.unsettled_max',
   queueIdsMax: 'queues.defaults.deduplicate_ids_max',

@@ -10,7 +10,7 @@ import type { GroupContext } from './group-context.ts'
 import { keyOf } from './key-of.ts'
 import type { DeathReason } from './properties.ts'
 import { completeRules, type GroupRules, type Rules, retryDelayMs } from './rules.ts'
-import { type Entry, type Handle, Hold, type Member, State, Timeouts } from './state/consumer.ts'
+import { type Consumer, type Entry, type Handle, Hold, Member, State, Timeouts } from './state/consumer.ts'
 import { EntryHeap } from './state/entry-heap.ts'
 import { Lane } from './state/lane.ts'
 import { LastValues } from './state/last-values.ts'
@@ -19,6 +19,8 @@ import { LastValues } from './state/last-values.ts'
 const DETAIL_CHARACTERS_MAX = 256
 /** How long a consumer holds a message with explicit acknowledgement unless it asked for another time. */
 const LEASE_SECONDS = 60
+const NOBODY: Consumer = { clientId: '', take: () => 'no-room', release: () => {}, abandon: () => {} }
+const ORPHAN = { face: 'queue', qos: 1, prefetch: null, isExplicit: true, leaseSeconds: null } as const
 
 export class Core implements DispatchContext {
   readonly context: GroupContext
@@ -51,6 +53,8 @@ export class Core implements DispatchContext {
    */
   readonly tagged: readonly Map<number, Entry>[]
   readonly pausedMembers = new Set<Member>()
+  /** Stands for consumers of which only leases are known, from before a restart. */
+  readonly orphans = new Member(NOBODY, ORPHAN, 1, false)
   isPaused = false
   isClosed = false
   /** Entries and handles in memory. */

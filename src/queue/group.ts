@@ -19,7 +19,15 @@ import { type Place, type Recovery, restoreEntries } from './recovery.ts'
 import { type Refusal, Removal, SWEEP_MS } from './removal.ts'
 import { Returns, type Verb } from './returns.ts'
 import { completeRules, type GroupRules } from './rules.ts'
-import { type Consumer, Handle, Member, type MemberOptions, State } from './state/consumer.ts'
+import {
+  type Consumer,
+  ENTRY_BYTES,
+  HANDLE_BYTES,
+  Handle,
+  Member,
+  type MemberOptions,
+  State,
+} from './state/consumer.ts'
 import { type Look, look } from './state/look.ts'
 import type { RememberedId } from './state/remembered.ts'
 import type { Run } from './state/runs.ts'
@@ -30,11 +38,8 @@ const WORK_MAX = 512
 /** User Property `priority`: 0 to 9. */
 const PRIORITIES = 10
 const DEFAULT_PRIORITY = 4
-/** Memory in bytes: of the machine itself, an entry, a hand-out, a member. */
+/** Memory of the machine itself, in bytes. */
 const GROUP_BYTES = 5120
-const ENTRY_BYTES = 168
-const HANDLE_BYTES = 144
-const MEMBER_BYTES = 640
 
 /** The fate of a message that was put in. */
 export type Appended = 'in' | 'duplicate' | 'overflow'
@@ -419,10 +424,12 @@ export class Group {
     return this.#ids.size
   }
 
-  /** Memory of all that it keeps. */
+  /** Memory of all that it keeps, without what is its members' (`Member.bytesHeld`). */
   get bytesHeld(): number {
-    const { entries, handles, members, dispatch, lastValues } = this.#core
-    let bytes = GROUP_BYTES + ENTRY_BYTES * entries + HANDLE_BYTES * handles + MEMBER_BYTES * members.size
+    const { entries, inState, orphans, dispatch, lastValues } = this.#core
+    const held = inState[State.Held]! - orphans.held
+    const withMembers = inState[State.Sent]! + inState[State.Loose]! + inState[State.Pinned]! + held
+    let bytes = GROUP_BYTES + ENTRY_BYTES * (entries - withMembers) + HANDLE_BYTES * orphans.held
     bytes += dispatch.bytesHeld + this.#ids.list.bytesHeld
     for (const values of lastValues ?? []) bytes += values.bytesHeld
     return bytes

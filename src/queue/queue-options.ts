@@ -33,6 +33,8 @@ export interface QueueOptions {
   readonly declared: readonly DeclaredQueue[]
   readonly queuesMax: number
   readonly declaredByUseMax: number
+  /** The same for the clients of one user, or of one address without a user. */
+  readonly declaredPerUserMax: number
   readonly consumersPerQueueMax: number
   /** A consumer that asks for more gets this. */
   readonly prefetchMax: number
@@ -53,6 +55,7 @@ export const DEFAULT_QUEUE_OPTIONS: QueueOptions = Object.freeze({
   declared: [],
   queuesMax: 10_000,
   declaredByUseMax: 1000,
+  declaredPerUserMax: 100,
   consumersPerQueueMax: 10_000,
   prefetchMax: 1000,
   unsettledMax: 100_000,

@@ -2,7 +2,7 @@
 import type { QoS } from '../mqtt/message.ts'
 import type { HeldEntry, ReturnedEntry } from '../store/log-store.ts'
 import type { Core } from './core.ts'
-import { type Consumer, type Entry, Handle, Member, State } from './state/consumer.ts'
+import { type Entry, Handle, State } from './state/consumer.ts'
 import type { RememberedId } from './state/remembered.ts'
 import type { Run } from './state/runs.ts'
 
@@ -29,14 +29,6 @@ export interface Place {
   readonly attempt: number
   readonly qos: QoS
   readonly packetId: number
-}
-
-/** Nobody knows any more who holds what was held before a restart. */
-const NOBODY: Consumer = {
-  clientId: '',
-  take: () => 'no-room',
-  release: () => {},
-  abandon: () => {},
 }
 
 export function restoreEntries(core: Core, { group, logs }: Recovery): void {
@@ -81,8 +73,7 @@ function restoreHeld(
   held: readonly HeldEntry[],
   entryOf: (lane: number, sequence: number) => Entry | null,
 ): void {
-  const options = { face: 'queue', qos: 1, prefetch: null, isExplicit: true, leaseSeconds: null } as const
-  const nobody = new Member(NOBODY, options, 1, false)
+  const nobody = core.orphans
   for (const { lane, sequence, attempt, until, token } of held) {
     const entry = entryOf(lane, sequence)
     if (entry === null) continue

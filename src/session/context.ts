@@ -31,6 +31,12 @@ export interface SessionFields {
 }
 
 /** A Session as its queue, its messages in flight and its sender see it. */
+/** The consumers of queues that a Session is. They belong to the broker. */
+export interface Consumption {
+  /** Memory of them, and of what they hold. */
+  readonly memoryBytes: number
+}
+
 export interface InnerSession {
   readonly id: number
   readonly stored: boolean
@@ -39,8 +45,8 @@ export interface InnerSession {
   readonly ended: boolean
   /** Whether bodies are being read back: nothing is sent before they are here. */
   isRestoring: boolean
-  /** The consumers of queues that it is, which belong to the broker; null for none. */
-  readonly consumers: object | null
+  /** The consumers of queues that it is, null for none. */
+  readonly consumers: Consumption | null
   /** Tells the context, unless it knows already, that queue, flight or inbound identifiers changed. */
   changed(): void
   /** Sends what may be sent. */

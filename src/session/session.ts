@@ -18,7 +18,7 @@ import type {
   SubscriptionRecord,
 } from '../store/store.ts'
 import { SmallMap } from '../structures/small-map.ts'
-import type { InnerSession, SessionContext, SessionFields, SessionSink } from './context.ts'
+import type { Consumption, InnerSession, SessionContext, SessionFields, SessionSink } from './context.ts'
 import { InFlightMessages, NOTHING_IN_FLIGHT } from './in-flight-messages.ts'
 import type { InFlightEntry } from './in-flight-table.ts'
 import { dropLeftover, type Leftover, leftoverOf } from './leftover.ts'
@@ -48,7 +48,7 @@ export class Session implements OutboundState, InnerSession {
   /** The `Usage` that counts everything it holds. Belongs to the broker. */
   usage: object | null = null
   /** The consumers of queues that it is. Belongs to the broker; null for none. */
-  consumers: object | null = null
+  consumers: Consumption | null = null
   /** Whether a queue's message found no room, since the reader was congested: `room` is to be told. */
   isRoomWanted = false
   /** The Network Connection that it is attached to, as the broker sees it. Belongs to the broker. */

@@ -25,6 +25,15 @@ export interface DefinitionRecord {
   /** Numbers of its logs, by lane. Take a new one with `takeNumber`. */
   readonly logs: readonly number[]
   readonly paused: boolean
+  readonly owner: DefinitionOwner | null
+}
+
+/** The user for whom a definition counts. Null instead of one: nobody but the operator. */
+export interface DefinitionOwner {
+  /** Null for anonymous clients. */
+  readonly userName: string | null
+  /** Of anonymous clients their address, as the broker names it; otherwise empty. */
+  readonly address: string
 }
 
 export interface GroupRecord {
@@ -161,6 +170,8 @@ export interface LogFigures {
    * already.
    */
   readonly earliestExpiry: number
+  /** Memory of the log, without segments that were read. */
+  readonly memoryBytes: number
 }
 
 /** Most entries of a segment. */
@@ -294,6 +305,8 @@ export interface LogStore {
 
   /** Bytes of memory of open segments, directories and the read cache. */
   readonly memoryBytes: number
+  /** The part of these for segments that were read, or whose commit is under way. */
+  readonly cachedBytes: number
   /**
    * Segments read from disk, and calls of `segment` that found theirs in memory, since the store was opened.
    */

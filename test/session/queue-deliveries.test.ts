@@ -101,7 +101,7 @@ function consuming(stored = false, receiveMaximum = 65_535) {
     stored,
     expirySeconds: 0,
   })
-  session.consumers = {}
+  session.consumers = { memoryBytes: 0 }
   const sink = new Sink()
   session.attach(sink, receiveMaximum)
   server.told.length = 0

@@ -260,6 +260,7 @@ export class LogModel implements StateSource {
     const [number, group] = [logs.takeNumber(), logs.takeNumber()]
     const record: DefinitionRecord = {
       ...{ kind: 'queue', name, origin: 'use', properties: '{"prefetch":"auto"}', paused: false },
+      owner: lanes === 1 ? { userName: 'anna', address: '' } : { userName: null, address: '10.0.0.1' },
       logs: Array.from({ length: lanes }, () => logs.takeNumber()),
     }
     const queue = new ModelQueue(number, group, record)

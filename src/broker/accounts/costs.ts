@@ -79,15 +79,17 @@ export function connectionBytes(transport: LinkInfo['transport']): number {
 }
 
 /**
- * Returns the bytes of a Session's queue and in-flight entries, without the messages, which others may share.
+ * Returns the bytes of a Session's queue and in-flight entries, and of the consumers that it is, without the
+ * messages, which others may share.
  */
 export function entriesBytes(session: Session): number {
-  const { queue, parkedCount, inFlightCount, inboundCount } = session
+  const { queue, parkedCount, inFlightCount, inboundCount, consumers } = session
   return (
     queue.entryBytes +
     parkedCount * COSTS.parkedEntry +
     inFlightCount * COSTS.inFlight +
-    inboundCount * COSTS.inboundId
+    inboundCount * COSTS.inboundId +
+    (consumers?.memoryBytes ?? 0)
   )
 }
 

@@ -11,7 +11,7 @@ export interface HolderEntry {
   /** Client Identifier or user name; `(anonymous)`, with the address if known, for users without a name. */
   readonly name: string
   readonly bytes: number
-  /** Bytes by part: queue, retained, subscriptions, buffers, sessions, wills. */
+  /** Bytes by part: queue, queues (made by using them), retained, subscriptions, buffers, sessions, wills. */
   readonly parts: Readonly<Record<string, number>>
 }
 
@@ -27,6 +27,7 @@ export function largestHolders(book: UsageBook): readonly HolderEntry[] {
 function parts(usage: Usage): Record<string, number> {
   return {
     queue: usage.queueBytes,
+    queues: usage.madeQueueBytes,
     retained: usage.retainedBytes,
     subscriptions: usage.subscriptionBytes,
     buffers: usage.bufferBytes,

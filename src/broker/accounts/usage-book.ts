@@ -8,6 +8,7 @@ import type { Message } from '../../mqtt/message.ts'
 import type { TopicInterner } from '../../mqtt/topic-interner.ts'
 import { SHARE_PREFIX } from '../../mqtt/topics.ts'
 import type { Session } from '../../session/session.ts'
+import type { DefinitionOwner } from '../../store/log-store.ts'
 import type { WillRecord } from '../../store/store.ts'
 import type { LinkInfo } from '../boundary/link.ts'
 import { networkOf } from '../boundary/network.ts'
@@ -407,12 +408,22 @@ export class UsageBook {
 
   /** Returns the user with this name, or the anonymous user at an address if the name is null. */
   #userAt(userName: string | null, address: Usage | null): Usage {
+    return this.ownerOf({ userName, address: address?.name ?? '' })
+  }
+
+  /** Returns a user as the store names it. `hold` it, or it may be forgotten. */
+  ownerOf({ userName, address: at }: DefinitionOwner): Usage {
     if (userName !== null) return this.#entry(this.#users, userName, 'user', userName)
-    const at = address === null ? '' : address.name
     // Builds the name once, not for each client that connects.
     const known = this.#anonymous.get(at)
     if (known !== undefined) return known
     return this.#entry(this.#anonymous, at, 'user', at === '' ? ANONYMOUS : `${ANONYMOUS_AT}${at})`)
+  }
+
+  /** Names a user for the store. */
+  identityOf(user: Usage): DefinitionOwner {
+    if (this.#isNamed(user)) return { userName: user.name, address: '' }
+    return { userName: null, address: addressOf(user) }
   }
 
   #entry(entries: Map<string, Usage>, key: string, kind: UsageKind, name: string): Usage {
@@ -479,6 +490,11 @@ export class UsageBook {
     const { kind, name } = parent
     if (kind === 'address') this.#addresses.delete(name)
     else if (this.#isNamed(parent)) this.#users.delete(name)
-    else this.#anonymous.delete(name === ANONYMOUS ? '' : name.slice(ANONYMOUS_AT.length, -1))
+    else this.#anonymous.delete(addressOf(parent))
   }
+}
+
+/** Returns the address of an anonymous user; empty if it is unknown. */
+function addressOf({ name }: Usage): string {
+  return name === ANONYMOUS ? '' : name.slice(ANONYMOUS_AT.length, -1)
 }

@@ -41,6 +41,11 @@ export class Usage {
   parkedBytes = 0
   /** Bytes on the disk of messages that its Sessions have queued or in flight, at the latest look. */
   storedBytes = 0
+  /** Message queues that its clients made by using them; for users, as is what follows. */
+  madeQueues = 0
+  /** Bytes in memory, and on the disk, of these queues and their dead letter queues, at the latest look. */
+  madeQueueBytes = 0
+  madeStoredBytes = 0
   /**
    * Clients, connections, retained messages and groups that refer to it; for a client its Session and Will.
    */
@@ -61,13 +66,15 @@ export class Usage {
       this.retainedBytes +
       this.willBytes +
       this.bufferBytes +
-      this.queueBytes
+      this.queueBytes +
+      this.madeQueueBytes
     )
   }
 
   /** All its bytes on the disk. */
   get diskBytes(): number {
-    return this.storedBytes + this.sessionBytes + this.subscriptionBytes + this.retainedBytes + this.willBytes
+    const lasting = this.sessionBytes + this.subscriptionBytes + this.retainedBytes + this.willBytes
+    return lasting + this.storedBytes + this.madeStoredBytes
   }
 
   /** Adds the changes of queues since the latest look. */
@@ -76,6 +83,13 @@ export class Usage {
     this.entryBytes += entryBytes
     this.parkedBytes += parkedBytes
     this.storedBytes += storedBytes
+  }
+
+  /** Adds the changes of message queues that its clients made. */
+  addMade(count: number, bytes: number, storedBytes: number): void {
+    this.madeQueues += count
+    this.madeQueueBytes += bytes
+    this.madeStoredBytes += storedBytes
   }
 
   /** Adds a Session (1 and its bytes), or removes one (-1 and its negated bytes). */

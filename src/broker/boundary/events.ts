@@ -21,6 +21,8 @@ export const LIMITS = [
   'disk',
   /** Of the configuration of queues: its keys `queues_max` and `declared_by_use_max`. */
   'queuesMax',
+  /** The key `declared_per_user_max` there. */
+  'queuesPerUserMax',
   /** A queue refused a message because it is full, or the message too large for it. */
   'fullQueue',
   'queueConsumersMax',

@@ -131,6 +131,7 @@ export class Consuming implements ConsumerChanges {
     consumersOf(session)!.byFilter.set(filter, consumer)
     queue.consumers.add(consumer)
     this.count++
+    session.changed()
     const { prefetchMax } = this.#definitions.options
     consumer.member = queue.group.join(consumer, consumer.options(prefetchMax), session.online)
   }
@@ -167,6 +168,7 @@ export class Consuming implements ConsumerChanges {
     const found = this.#definitions.byName.get(queue.name)
     if (found?.consumers.delete(consumer) !== true) return
     this.count--
+    session.changed()
     found.idleSince = this.#state.now()
     if (found.consumerCount === 0) for (const log of found.numbers.logs) this.#state.store.logs.forget(log)
     if (!this.#state.events.has('consumerLeft')) return

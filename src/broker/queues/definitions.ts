@@ -13,10 +13,13 @@ import {
 } from '../../queue/properties.ts'
 import { propertiesByName, type QueueOptions } from '../../queue/queue-options.ts'
 import type { DefinitionOrigin, DefinitionRecord, RecoveredLogs } from '../../store/log-store.ts'
+import { type Excess, excess } from '../accounts/form-limits.ts'
+import type { Usage } from '../accounts/usage.ts'
 import type { QueueRefusal } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { DeadLetters } from './dead-letters.ts'
 import { Queue, type QueueDefinition, type QueueSurroundings } from './queue.ts'
+import { QueueOwners } from './queue-owners.ts'
 
 /** Changes who consumes a queue, when its definition changes. Set by `QueueRoom`. */
 export interface ConsumerChanges {
@@ -38,11 +41,13 @@ export class Definitions implements QueueSurroundings {
   /** Queues that were declared by use. */
   byUse = 0
   changes!: ConsumerChanges
+  readonly owners: QueueOwners
   readonly #deadLetters: DeadLetters
 
   constructor(state: ServerState, options: QueueOptions) {
     this.state = state
     this.options = options
+    this.owners = new QueueOwners(state)
     this.#deadLetters = new DeadLetters(
       state,
       (queue) => this.#deadLettersOf(queue),
@@ -69,28 +74,31 @@ export class Definitions implements QueueSurroundings {
     const found = this.byName.get(name)
     if (found !== undefined) return found.properties.filters.length === 0 ? found : null
     if (!isDeadLetterName(name)) return null
-    const made = this.declare(name, propertiesByName(this.options, name), 'server', 'server')
+    const made = this.declare(name, propertiesByName(this.options, name), 'server', 'server', queue.owner)
     return made instanceof Queue ? made : null
   }
 
   /**
    * Makes a queue, which is not there yet; or says why it cannot. The definition goes with the open block.
+   * By use, `by` is the Client Identifier, and the queue counts for the client's user.
    */
   declare(
     name: string,
     properties: QueueProperties,
     origin: DefinitionOrigin,
     by: string,
+    owner: Usage | null = origin === 'use' ? this.owners.of(by) : null,
   ): Queue | QueueRefusal {
     const error = declarationError(name, properties)
     if (error !== null) return { reasonCode: Reason.TopicFilterInvalid, reason: error }
     const { unavailable } = this.state
     // It may be in the store that is being read again.
     if (unavailable !== null) return { reasonCode: Reason.QuotaExceeded, reason: unavailable }
-    const excess = this.#excess(origin)
+    const excess = origin === 'use' ? this.#excess(owner) : null
     if (excess !== null) {
-      this.state.limited('queuesMax', origin === 'use' ? by : '', `${excess}; refused ${name}`)
-      return { reasonCode: Reason.QuotaExceeded, reason: excess, limit: 'queuesMax' }
+      const { limit, detail, told: reason } = excess
+      this.state.limited(limit, by, `${detail}; refused ${name}`)
+      return { reasonCode: Reason.QuotaExceeded, reason, limit }
     }
     const { logs } = this.state.store
     const numbers = {
@@ -98,7 +106,7 @@ export class Definitions implements QueueSurroundings {
       group: logs.takeNumber(),
       logs: [logs.takeNumber()],
     }
-    const definition = { name, numbers, origin, properties }
+    const definition = { name, numbers, origin, properties, owner }
     logs.putDefinition(numbers.definition, this.#recordOf(definition, false))
     logs.putGroup(numbers.group, { definition: numbers.definition, kind: 'queue', name: '', filter: '' })
     const queue = this.#add(new Queue(this, definition, null))
@@ -107,25 +115,32 @@ export class Definitions implements QueueSurroundings {
     return queue
   }
 
-  #excess(origin: DefinitionOrigin): string | null {
-    const { queuesMax, declaredByUseMax } = this.options
-    // Declarations of the operator, and dead letter queues, must not fail for those of clients.
-    if (origin !== 'use') return null
-    if (this.byName.size >= queuesMax) return `there are ${queuesMax} queues`
-    return this.byUse >= declaredByUseMax ? `${declaredByUseMax} queues were declared by use` : null
+  /** Declarations of the operator, and dead letter queues, must not fail for those of clients. */
+  #excess(owner: Usage | null): Excess | null {
+    const { queuesMax, declaredByUseMax, declaredPerUserMax } = this.options
+    if (owner !== null && owner.madeQueues >= declaredPerUserMax) {
+      const detail = `${owner.madeQueues} queues of ${owner.name} were declared by use`
+      return excess('queuesPerUserMax', detail, 'the user has declared as many queues as the Server allows')
+    }
+    const all = `there are ${queuesMax} queues`
+    if (this.byName.size >= queuesMax) return excess('queuesMax', all, all)
+    const byUse = `${declaredByUseMax} queues were declared by use`
+    return this.byUse >= declaredByUseMax ? excess('queuesMax', byUse, byUse) : null
   }
 
   #add(queue: Queue): Queue {
     this.byName.set(queue.name, queue)
     this.byGroup.set(queue.numbers.group, queue)
     if (queue.origin === 'use') this.byUse++
+    this.owners.added(queue)
     for (const filter of queue.properties.filters) this.state.router.addInlet(filter, queue)
     return queue
   }
 
-  #recordOf({ name, numbers, origin, properties }: QueueDefinition, paused: boolean) {
+  #recordOf({ name, numbers, origin, properties, owner }: QueueDefinition, paused: boolean) {
     const written = JSON.stringify(writtenProperties(properties))
-    return { kind: 'queue', name, origin, properties: written, logs: numbers.logs, paused } as const
+    const record = { kind: 'queue', name, origin, properties: written, logs: numbers.logs, paused } as const
+    return { ...record, owner: owner === null ? null : this.state.usage.identityOf(owner) }
   }
 
   record(queue: Queue): void {
@@ -157,6 +172,8 @@ export class Definitions implements QueueSurroundings {
     for (const filter of before) if (!after.includes(filter)) router.removeInlet(filter, queue)
     for (const filter of after) if (!before.includes(filter)) router.addInlet(filter, queue)
     if (queue.origin === 'use') this.byUse--
+    // The operator takes charge of it.
+    this.owners.removed(queue)
     queue.origin = origin
     queue.change(properties)
     this.record(queue)
@@ -176,6 +193,7 @@ export class Definitions implements QueueSurroundings {
     this.byName.delete(queue.name)
     this.byGroup.delete(queue.numbers.group)
     if (queue.origin === 'use') this.byUse--
+    this.owners.removed(queue)
     queue.close()
     store.logs.deleteDefinition(queue.numbers.definition)
     events.emit('queueDeleted', { queue: queue.name, by })
@@ -223,6 +241,7 @@ export class Definitions implements QueueSurroundings {
         name: record.name,
         numbers: { definition: number, group: group.number, logs: record.logs },
         origin: record.origin,
+        owner: record.owner === null ? null : this.state.usage.ownerOf(record.owner),
         properties: this.#readProperties(record, notices),
       }
       this.#add(new Queue(this, definition, { isPaused: record.paused, group }))
@@ -248,6 +267,7 @@ export class Definitions implements QueueSurroundings {
     this.#deadLetters.clear()
     for (const queue of this.byName.values()) {
       for (const filter of queue.properties.filters) this.state.router.removeInlet(filter, queue)
+      this.owners.removed(queue)
       queue.close()
     }
     this.byName.clear()

@@ -125,10 +125,9 @@ export class QueueRoom implements Queues {
     return group === undefined ? undefined : new KeptGroup(group)
   }
 
-  get memoryBytes(): number {
-    let bytes = this.#state.store.logs.memoryBytes
-    for (const queue of this.definitions.byName.values()) bytes += queue.memoryBytes
-    return bytes
+  look(): number {
+    const { definitions } = this
+    return definitions.owners.look(definitions.byName.values()) + this.#state.store.logs.cachedBytes
   }
 
   // ── Subscriptions ───────────────────────────────────────────────────────────────────────────────────────

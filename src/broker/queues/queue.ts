@@ -9,6 +9,7 @@ import { deadLetterQueue, type QueueProperties } from '../../queue/properties.ts
 import type { GroupRules } from '../../queue/rules.ts'
 import type { Inlet, InletRefusal } from '../../routing/inlet.ts'
 import type { DefinitionOrigin, RecoveredGroup } from '../../store/log-store.ts'
+import type { Usage } from '../accounts/usage.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import type { ProgramConsumer } from './program-consumer.ts'
@@ -19,7 +20,7 @@ import { counted } from './queue-view.ts'
 /** Memory of a queue with nothing in it. */
 const QUEUE_BYTES = 2048
 
-/** Memory of a consumer. */
+/** Memory of a consumer in this process, without its side in the machine. */
 const CONSUMER_BYTES = 512
 
 /** The Server around all queues. */
@@ -39,6 +40,8 @@ export interface QueueDefinition {
   readonly numbers: QueueNumbers
   readonly origin: DefinitionOrigin
   readonly properties: QueueProperties
+  /** The user whose client made it, and for whom it counts; null for the operator's. */
+  readonly owner: Usage | null
 }
 
 /** A queue as the store knows it. */
@@ -58,6 +61,10 @@ export class Queue implements Inlet, Owner {
   origin: DefinitionOrigin
   properties: QueueProperties
   isPaused: boolean
+  owner: Usage | null
+  /** Bytes in memory and on the disk that are counted for its owner. */
+  countedBytes = 0
+  countedStoredBytes = 0
   /** Whether the file that declared it does so no more. */
   isOrphaned = false
   /** Broker time in ms since which it has been empty and without consumers, as far as was noticed. */
@@ -73,13 +80,14 @@ export class Queue implements Inlet, Owner {
     definition: QueueDefinition,
     recovered: RecoveredQueue | null,
   ) {
-    const { name, numbers, origin, properties } = definition
+    const { name, numbers, origin, properties, owner } = definition
     this.#surroundings = surroundings
     this.#state = surroundings.state
     this.name = name
     this.numbers = numbers
     this.origin = origin
     this.properties = properties
+    this.owner = owner
     this.isPaused = recovered?.isPaused === true
     this.idleSince = this.#state.now()
     this.context = new QueueContext(this.#state, this)
@@ -100,10 +108,16 @@ export class Queue implements Inlet, Owner {
     return this.#surroundings.unsettledMax
   }
 
-  /** Memory of everything that is kept for it, without its logs. */
+  /**
+   * Memory of everything that is kept for it, without segments that were read, and without clients that
+   * consume it and what they hold: that is theirs.
+   */
   get memoryBytes(): number {
-    let bytes = QUEUE_BYTES + this.group.bytesHeld + CONSUMER_BYTES * this.consumerCount
-    for (const { bytesHeld } of this.programs) bytes += bytesHeld
+    const { logs } = this.#state.store
+    let bytes = QUEUE_BYTES + this.group.bytesHeld
+    for (const log of this.numbers.logs) bytes += logs.log(log).memoryBytes
+    for (const { member, bytesHeld } of this.programs)
+      bytes += CONSUMER_BYTES + (member?.bytesHeld ?? 0) + bytesHeld
     return bytes
   }
 

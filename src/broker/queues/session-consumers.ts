@@ -1,8 +1,12 @@
 /** The consumers that one Session is, by filter. */
+import type { Consumption } from '../../session/context.ts'
 import type { Session } from '../../session/session.ts'
 import type { QueueConsumer } from './queue-consumer.ts'
 
-export class SessionConsumers {
+/** Memory of a consumer, without its side in the machine. */
+const CONSUMER_BYTES = 512
+
+export class SessionConsumers implements Consumption {
   readonly byFilter = new Map<string, QueueConsumer>()
   /** Unsubscribed, with messages that are not answered yet. */
   readonly closing = new Set<QueueConsumer>()
@@ -14,6 +18,13 @@ export class SessionConsumers {
     if (all.length < 2) return all
     this.#turn = (this.#turn + 1) % all.length
     return [...all.slice(this.#turn), ...all.slice(0, this.#turn)]
+  }
+
+  get memoryBytes(): number {
+    let bytes = 0
+    for (const { member } of this.byFilter.values()) bytes += CONSUMER_BYTES + member.bytesHeld
+    for (const { member } of this.closing) bytes += CONSUMER_BYTES + member.bytesHeld
+    return bytes
   }
 
   *all(): IterableIterator<QueueConsumer> {

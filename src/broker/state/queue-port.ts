@@ -116,8 +116,10 @@ export interface Queues {
   /** Reads bodies back from logs. */
   restore(messages: readonly Message[]): Promise<void>
 
-  /** Memory of all queues, in bytes. */
-  readonly memoryBytes: number
+  /**
+   * Counts what queues take for their owners. Returns the memory of all of them in bytes, without consumers.
+   */
+  look(): number
 }
 
 /** Returns the topic name that rights are about. */

@@ -8,6 +8,11 @@
 import type { Message, QoS } from '../../mqtt/message.ts'
 import { Window } from './window.ts'
 
+/** Memory in bytes: of an entry, a hand-out, a member. */
+export const ENTRY_BYTES = 168
+export const HANDLE_BYTES = 144
+const MEMBER_BYTES = 640
+
 /** The states of an entry. A message without an entry is ready, or gone. */
 export const State = {
   /** May be handed out. */
@@ -371,6 +376,13 @@ export class Member {
     for (let one = this.passedOver.first; one !== null; one = one.next) flights.push(one)
     for (let one = this.sent.first; one !== null; one = one.next) flights.push(one)
     return flights
+  }
+
+  /** Memory of itself, and of all that it was handed out and has not answered. */
+  get bytesHeld(): number {
+    return (
+      MEMBER_BYTES + (ENTRY_BYTES + HANDLE_BYTES) * (this.inFlight + this.held) + HANDLE_BYTES * this.echoes
+    )
   }
 
   get state(): MemberState {

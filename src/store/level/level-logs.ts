@@ -122,6 +122,10 @@ export class LevelLogs implements LogStore {
     return this.#parts.present()?.logs.memoryBytes ?? 0
   }
 
+  get cachedBytes(): number {
+    return this.#parts.present()?.logs.cache.bytes ?? 0
+  }
+
   get reads(): number {
     return this.#parts.present()?.logReader.reads ?? 0
   }

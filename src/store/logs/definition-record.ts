@@ -1,10 +1,19 @@
 /** Definitions and groups, as they are stored. */
 import { type ByteReader, ByteWriter, textBytesMax } from '../format/encoding.ts'
-import type { DefinitionKind, DefinitionOrigin, DefinitionRecord, GroupRecord } from '../log-store.ts'
+import type {
+  DefinitionKind,
+  DefinitionOrigin,
+  DefinitionOwner,
+  DefinitionRecord,
+  GroupRecord,
+} from '../log-store.ts'
 
 const KINDS: readonly DefinitionKind[] = ['queue', 'stream']
 const ORIGINS: readonly DefinitionOrigin[] = ['file', 'operator', 'use', 'server']
 const GROUP_KINDS: readonly GroupRecord['kind'][] = ['queue', 'stream', 'reader']
+/** The kinds of names of owners. */
+const USER = 1
+const ADDRESS = 2
 /** Stands for the kind of a definition that was deleted. Its logs and groups are still being deleted. */
 const DELETED = 0xff
 
@@ -15,15 +24,21 @@ export interface DeletedDefinition {
 
 /** Returns the unsealed value. */
 export function encodeDefinition(record: DefinitionRecord): Buffer {
-  const { kind, origin, name, properties, logs, paused } = record
+  const { kind, origin, name, properties, logs, paused, owner } = record
   const writer = new ByteWriter(64)
-  writer.reserve(16 + logs.length * 8 + textBytesMax(name) + textBytesMax(properties))
+  const ownerName = owner === null ? '' : (owner.userName ?? owner.address)
+  const texts = textBytesMax(name) + textBytesMax(properties) + textBytesMax(ownerName)
+  writer.reserve(16 + logs.length * 8 + texts)
   writer.u8(KINDS.indexOf(kind))
   writeNumbers(writer, logs)
   writer.u8(ORIGINS.indexOf(origin))
   writer.u8(paused ? 1 : 0)
   writer.text(name)
   writer.text(properties)
+  if (owner !== null) {
+    writer.u8(owner.userName === null ? ADDRESS : USER)
+    writer.text(ownerName)
+  }
   return writer.taken()
 }
 
@@ -49,7 +64,17 @@ export function decodeDefinition(reader: ByteReader): DefinitionRecord | Deleted
     paused: reader.u8() === 1,
     name: reader.text(),
     properties: reader.text(),
+    owner: readOwner(reader),
   }
+}
+
+/** Definitions of the operator have none, and neither have those of versions that did not know owners. */
+function readOwner(reader: ByteReader): DefinitionOwner | null {
+  if (reader.atEnd) return null
+  const kind = reader.u8()
+  if (kind !== USER && kind !== ADDRESS) throw new RangeError(`code ${kind} is not known`)
+  const name = reader.text()
+  return kind === USER ? { userName: name, address: '' } : { userName: null, address: name }
 }
 
 export function encodeGroup({ definition, kind, name, filter }: GroupRecord): Buffer {

@@ -7,6 +7,9 @@ import type { LogFigures } from '../log-store.ts'
 import type { GrowingSegment } from './growing-segment.ts'
 import { LogDirectory, type SegmentEntry } from './log-directory.ts'
 
+/** Memory of a log besides its segments. */
+export const LOG_BYTES = 500
+
 /** A part of the growing segment. */
 export class Fragment {
   /** The sequence that names it on disk, and one past its last. */
@@ -73,6 +76,10 @@ export class Log implements LogFigures {
 
   get segments(): number {
     return this.directory.segments + (this.fragments.length > 0 ? 1 : 0)
+  }
+
+  get memoryBytes(): number {
+    return LOG_BYTES + this.directory.memoryBytes + (this.growing?.memoryBytes ?? 0)
   }
 
   get earliestExpiry(): number {

@@ -7,7 +7,7 @@ import type { Message } from '../../mqtt/message.ts'
 import { type BatchOperation, logKey, Table } from '../format/format.ts'
 import { type LogFigures, SEGMENT_ENTRIES_MAX } from '../log-store.ts'
 import { type EntryFields, fieldsOf, GrowingSegment } from './growing-segment.ts'
-import { Log } from './log.ts'
+import { LOG_BYTES, Log } from './log.ts'
 import type { SegmentPlace } from './log-directory.ts'
 import { type LogTimes, logDecoding } from './log-times.ts'
 import type { EntryDecoding, Segment } from './segment.ts'
@@ -28,8 +28,6 @@ const IDLE_MAX = 4
 const DELETES_MAX = 128
 /** The clock was set if wall time differs by more from what the segment's times say. */
 const WALL_DRIFT_MS = 1000
-/** Memory of a log besides its segments. */
-const LOG_BYTES = 500
 
 export interface LogsOptions {
   /** False if complete segments stay in memory, and nothing is written. */

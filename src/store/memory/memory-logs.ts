@@ -56,6 +56,10 @@ export class MemoryLogs implements LogStore {
     return this.#logs.memoryBytes
   }
 
+  get cachedBytes(): number {
+    return this.#logs.cache.bytes
+  }
+
   takeNumber(): number {
     return ++this.#numbers
   }

@@ -1,6 +1,6 @@
 /** PURE. Writes and reads the lines of an export that are about queues and streams; see `jsonl.ts`. */
 import { topicNameError } from '../../mqtt/topics.ts'
-import type { HeldEntry, RememberedId, ReturnedEntry, Run } from '../log-store.ts'
+import type { DefinitionOwner, HeldEntry, RememberedId, ReturnedEntry, Run } from '../log-store.ts'
 import { type Fields, LineError } from './line-fields.ts'
 import type {
   DefinitionLine,
@@ -15,8 +15,12 @@ const KINDS = ['queue', 'stream'] as const
 const ORIGINS = ['file', 'operator', 'use', 'server'] as const
 const GROUP_KINDS = ['queue', 'stream', 'reader'] as const
 
-export function definitionFields({ kind, name, origin, paused, properties, lanes }: DefinitionLine): object {
-  return { type: 'definition', kind, name, origin, paused: paused || undefined, properties, lanes }
+export function definitionFields(line: DefinitionLine): object {
+  const { kind, name, origin, paused, properties, lanes, owner } = line
+  const fields = { type: 'definition', kind, name, origin, paused: paused || undefined, properties, lanes }
+  if (owner === null) return fields
+  const { userName, address } = owner
+  return userName === null ? { ...fields, ownerAddress: address } : { ...fields, ownerUser: userName }
 }
 
 /** `body` are the fields of its message. */
@@ -57,7 +61,15 @@ export function readDefinition(fields: Fields): DefinitionLine {
     paused: fields.flag('paused'),
     properties: fields.text('properties'),
     lanes: fields.integer('lanes', 1, 10),
+    owner: definitionOwner(fields),
   }
+}
+
+function definitionOwner(fields: Fields): DefinitionOwner | null {
+  const userName = fields.optionalText('ownerUser') ?? null
+  if (userName !== null) return { userName, address: '' }
+  const address = fields.optionalText('ownerAddress') ?? null
+  return address === null ? null : { userName, address }
 }
 
 /** `body` is the message without its topic. */

@@ -37,8 +37,8 @@ export class QueueReader {
       for (const record of journal.take(group)) loader.record(record, Number.POSITIVE_INFINITY)
     await loader.finish()
     for (const [number, definition] of loader.definitions) {
-      const { kind, name, origin, paused, properties, logs } = definition
-      yield { type: 'definition', kind, name, origin, paused, properties, lanes: logs.length }
+      const { kind, name, origin, paused, properties, logs, owner } = definition
+      yield { type: 'definition', kind, name, origin, paused, properties, lanes: logs.length, owner }
       yield* this.#entries(number, definition, wallTimes)
     }
     for (const group of loader.recovered().groups) yield this.#group(group, wallTimes)

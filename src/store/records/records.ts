@@ -8,6 +8,7 @@ import type { QoS } from '../../mqtt/packet.ts'
 import type {
   DefinitionKind,
   DefinitionOrigin,
+  DefinitionOwner,
   GroupRecord,
   HeldEntry,
   LaneState,
@@ -39,6 +40,7 @@ export interface DefinitionLine extends DefinitionName {
   readonly paused: boolean
   readonly properties: string
   readonly lanes: number
+  readonly owner: DefinitionOwner | null
 }
 
 /** An entry of a log that is not settled, in order of the sequences of its lane. */

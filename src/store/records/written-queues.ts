@@ -28,7 +28,7 @@ export class WrittenQueues implements GroupSource {
   }
 
   define(line: DefinitionLine): void {
-    const { kind, name, origin, paused, properties, lanes } = line
+    const { kind, name, origin, paused, properties, lanes, owner } = line
     if (this.#definitions.has(keyOf(line))) throw new ConflictError(`is a second ${kind} ${name}`)
     const { logs } = this.#store
     const definition = {
@@ -38,7 +38,8 @@ export class WrittenQueues implements GroupSource {
       latest: new Array<number>(lanes).fill(0),
     }
     this.#definitions.set(keyOf(line), definition)
-    logs.putDefinition(definition.number, { kind, name, origin, paused, properties, logs: definition.logs })
+    const record = { kind, name, origin, paused, properties, logs: definition.logs, owner }
+    logs.putDefinition(definition.number, record)
   }
 
   /** Appends an entry; `message` has the topic NO_TOPIC if it has none. */
