@@ -272,8 +272,8 @@ export function propertiesOf(...given: readonly GivenProperties[]): QueuePropert
 
 /** Returns the queue for dead letters of the queue `name`; null without one. */
 export function deadLetterQueue(name: string, { deadLetters }: QueueProperties): string | null {
-  if (deadLetters === 'none' || deadLetters === name) return null
-  if (deadLetters !== 'auto') return deadLetters
+  if (deadLetters === 'none') return null
+  if (deadLetters !== 'auto') return deadLetters === name ? null : deadLetters
   return isDeadLetterName(name) ? null : `${name}.dead`
 }
 
@@ -306,7 +306,8 @@ export function declarationError(name: string, { filters, deadLetters }: GivenPr
   if (isDeadLetterName(name) && filters !== undefined && filters.length > 0) {
     return 'a dead letter queue has no filters'
   }
-  return deadLetters === name ? `${name} cannot be its own dead letter queue` : null
+  const isOwn = deadLetters === name && deadLetters !== 'auto' && deadLetters !== 'none'
+  return isOwn ? `${name} cannot be its own dead letter queue` : null
 }
 
 /** Returns properties as they are written outside: `Infinity` as `unlimited`, names `like_this`. */

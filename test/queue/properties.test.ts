@@ -82,4 +82,8 @@ test('a declaration that cannot be says why', () => {
   expect(declarationError('reply.x', {})).toBe('names that begin with reply. belong to reply queues')
   expect(declarationError('jobs.dead', { filters: ['a'] })).toBe('a dead letter queue has no filters')
   expect(declarationError('a', { deadLetters: 'a' })).toBe('a cannot be its own dead letter queue')
+  // The words for a target are names of queues as any other.
+  expect(declarationError('auto', { deadLetters: 'auto' })).toBeNull()
+  expect(deadLetterQueue('auto', propertiesOf())).toBe('auto.dead')
+  expect(declarationError('none', { deadLetters: 'none' })).toBeNull()
 })
