@@ -162,20 +162,30 @@ export const MUTANTS = [
   },
   {
     name: 'does not sync its redo log',
-    edits: [['store/files/redo-log.js', 'O_RDWR | (O_DSYNC ?? 0)', 'O_RDWR']],
+    edits: [['store/files/redo-log.js', 'O_RDWR | (syncFlag ?? 0)', 'O_RDWR']],
     modes: { powerCuts: true },
   },
   {
     name: 'uses its redo log again before LevelDB has synced what is in it',
     edits: [
       [OPTIONS, 'redoHalfBytes: 2 * MIB', 'redoHalfBytes: 16 * 1024'],
-      ['store/files/write-behind.js', 'await syncLogs(this.#directory);', ''],
+      [
+        'store/files/write-behind.js',
+        'await syncLogs(this.#directory);\n        this.#settled = sequence;',
+        'this.#settled = sequence;',
+      ],
     ],
     modes: { powerCuts: true },
   },
   {
     name: 'starts without its redo log',
-    edits: [['store/level/open-store.js', 'await applyRedoLog(db, directory, refuseDamage);', '']],
+    edits: [
+      [
+        'store/level/open-store.js',
+        'const lost = await applyRedoLog(db, directory, refuseDamage);',
+        'const lost = 0;',
+      ],
+    ],
   },
   {
     name: 'takes a failed commit for a success',

@@ -3,15 +3,21 @@ import { readFileSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { backup, checkStore, repair, restore } from '../../src/cli/actions/store-commands.ts'
 import { keepAside, markedFormat, markStore, REDO_FILE } from '../../src/store/files/data-directory.ts'
 import { type BatchMaker, openBatch } from '../../src/store/files/database.ts'
+import { RedoLog } from '../../src/store/files/redo-log.ts'
 import { readRedo } from '../../src/store/files/redo-replay.ts'
 import { FORMAT_VERSION, liveFormat, META_KEY, put, Table, unsealed } from '../../src/store/format/format.ts'
 import { headerOf } from '../../src/store/format/journal-page.ts'
 import { formatOf, withFormat } from '../../src/store/format/meta.ts'
-import { newestState, REDO_BLOCK_BYTES, redoRecords } from '../../src/store/format/redo-record.ts'
+import {
+  newestState,
+  REDO_BLOCK_BYTES,
+  type RedoRecord,
+  redoRecords,
+} from '../../src/store/format/redo-record.ts'
 import { openDatabase } from '../../src/store/level/backup.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
 import { LevelStore } from '../../src/store/level/level-store.ts'
@@ -27,6 +33,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
+  vi.restoreAllMocks()
   await rm(root, { recursive: true, force: true })
 })
 
@@ -51,6 +58,22 @@ function storeOn(path: string, options: Partial<LevelStoreOptions> = {}): LevelS
 
 function redoOf(path: string): Buffer {
   return readFileSync(join(path, REDO_FILE))
+}
+
+function changedBlocks(before: Buffer, after: Buffer): number {
+  let blocks = 0
+  for (let at = 0; at < after.length; at += REDO_BLOCK_BYTES) {
+    const [one, other] = [before, after].map((file) => file.subarray(at, at + REDO_BLOCK_BYTES))
+    if (!one!.equals(other!)) blocks++
+  }
+  return blocks
+}
+
+/** Returns a directory with what a kill of the store would leave now. */
+function killed(live: string): string {
+  const path = directory()
+  killedCopy(live, path)
+  return path
 }
 
 /** A batch that LevelDB got. */
@@ -202,13 +225,16 @@ describe('after a power cut', () => {
       await server.store.close()
       const random = new Random(seed)
       let torn = 0
+      let changes = 0
+      const first = random.below(10)
       for (let index = 1; index < moments.length; index++) {
         const [before, after] = [moments[index - 1]!, moments[index]!]
         const isTurn = newestState(before.redo)!.turn !== newestState(after.redo)!.turn
-        if (!random.chance(isTurn ? 0.5 : 0.1)) continue
+        if (before.redo.equals(after.redo)) continue
+        const isTenth = changes++ % 10 === first
+        if (!isTenth && !(isTurn && random.chance(0.5))) continue
         const path = directory()
         const differs = [...after.redo.keys()].filter((at) => before.redo[at] !== after.redo[at])
-        if (differs.length === 0) continue
         const end = random.chance(0.3) ? 1 + random.below(Math.min(40, differs.length)) : differs.length
         const until = differs[random.below(end)]!
         const redo = Buffer.concat([after.redo.subarray(0, until), before.redo.subarray(until)])
@@ -258,6 +284,148 @@ describe('after a power cut', () => {
     expect(server.failures).toEqual([])
     await server.store.close()
     expect(checked).toBeGreaterThan(2)
+  })
+})
+
+/** Its commits are synced together when `store.sync()` is called. */
+function sharedStoreOn(path: string, options: Partial<LevelStoreOptions> = {}): LevelStore {
+  return storeOn(path, { sync: false, syncEverySeconds: 1_000_000, redoHalfBytes: 1024 * 1024, ...options })
+}
+
+describe('commits that are synced together', () => {
+  test('reach LevelDB only after their sync, also when somebody needs them there', async () => {
+    const path = directory()
+    const given: Given[] = []
+    const syncs: number[] = []
+    const { sync } = RedoLog.prototype
+    vi.spyOn(RedoLog.prototype, 'sync').mockImplementation(async function (this: RedoLog) {
+      const redo = redoOf(path)
+      await sync.call(this)
+      syncs.push(redoRecords(redo, newestState(redo)!.salt).at(-1)!.last)
+    })
+    const openBatch = watchedWriter(given, ({ isSynced, sequence }) => {
+      if (!isSynced) expect(syncs.at(-1)).toBeGreaterThanOrEqual(sequence)
+    })
+    const server = new ModelServer(sharedStoreOn(path, { openBatch }))
+    const store = server.store as LevelStore
+    server.remember = false
+    await server.open()
+    server.createSession(1)
+    for (let commit = 0; commit < 2000; commit++) {
+      server.enqueue(1, delivery(message('t', `${commit}`.padEnd(300))))
+      await server.commit()
+      if (commit % 50 === 0) await store.sync()
+    }
+    const before = given.length
+    expect(before).toBeGreaterThan(2)
+    for await (const _ of store.snapshot()) break
+    expect(given.length).toBe(before + 1)
+    expect(given.at(-1)!.sequence).toBe(store.committedSequence)
+    expect(server.failures).toEqual([])
+    await store.close()
+  })
+
+  test('take one block of the redo log, and LevelDB gets the latest value of each key', async () => {
+    const path = directory()
+    const given: Given[] = []
+    const server = new ModelServer(sharedStoreOn(path, { openBatch: watchedWriter(given) }))
+    const store = server.store as LevelStore
+    await server.open()
+    for (let interval = 0; interval < 20; interval++) {
+      const before = redoOf(path)
+      for (let commit = 0; commit < 10; commit++) {
+        server.retain(message('state', `${interval}.${commit}`, { retain: true }))
+        await server.commit()
+      }
+      await store.sync()
+      expect(changedBlocks(before, redoOf(path))).toBeLessThanOrEqual(1)
+    }
+    for await (const _ of store.snapshot()) break
+    const { operations } = given.at(-1)!
+    expect(operations.filter(({ key }) => key[0] !== Table.Journal)).toHaveLength(1)
+    expect(operations.filter(({ key }) => key[0] === Table.Journal)).toHaveLength(199)
+    await store.close()
+  })
+
+  test('go to LevelDB where they are many, and to the log again later; a kill loses none', async () => {
+    const live = directory()
+    const given: Given[] = []
+    const server = new ModelServer(sharedStoreOn(live, { openBatch: watchedWriter(given) }))
+    const store = server.store as LevelStore
+    await server.open()
+    server.createSession(1)
+    const payload = 'x'.repeat(5000)
+    for (let burst = 0; burst < 3; burst++) {
+      for (let commit = 0; commit < 20; commit++) {
+        server.enqueue(1, delivery(message('t', payload)))
+        await server.commit()
+      }
+      const direct = given.length
+      expect(given.at(-1)).toMatchObject({ isSynced: false, sequence: store.committedSequence })
+      expect(await recovered(killed(live), server, `burst ${burst}`)).toBe(store.committedSequence)
+      for (let interval = 0; interval < 10; interval++) {
+        await store.sync()
+        server.enqueue(1, delivery(message('t', `${burst} ${interval}`)))
+        await server.commit()
+      }
+      expect(given.length).toBe(direct + 8)
+      expect(await recovered(killed(live), server, `after burst ${burst}`)).toBe(store.committedSequence)
+    }
+    await store.close()
+  })
+
+  /** Makes a killed store with this many synced and unsynced commits in its redo log. */
+  async function killedShared(
+    synced: number,
+    unsynced: number,
+  ): Promise<{ path: string; server: ModelServer; synced: number; commits: ReturnType<typeof commitsOf> }> {
+    const live = directory()
+    const server = new ModelServer(sharedStoreOn(live))
+    const store = server.store as LevelStore
+    await server.open()
+    server.createSession(1)
+    for (let commit = 0; commit < synced + unsynced; commit++) {
+      if (commit === synced) await store.sync()
+      server.enqueue(1, delivery(message('t', `${commit}`)))
+      await server.commit()
+    }
+    const path = killed(live)
+    await store.close()
+    return { path, server, synced: store.syncedSequence, commits: commitsOf(path) }
+  }
+
+  function commitsOf(path: string): readonly RedoRecord[] {
+    return readRedo(redoOf(path))!.commits
+  }
+
+  async function damage(path: string, { operations }: RedoRecord): Promise<void> {
+    const redo = redoOf(path)
+    const { commits } = readRedo(redo)!
+    const same = commits.find((commit) => commit.operations[0]!.key.equals(operations[0]!.key))!
+    redo[same.operations[0]!.key.byteOffset - redo.byteOffset]! ^= 1
+    await writeFile(join(path, REDO_FILE), redo)
+  }
+
+  test('end at a hole among those that were not synced, and the start reports it', async () => {
+    const { path, server, commits } = await killedShared(20, 20)
+    const hole = commits[30]!
+    await damage(path, hole)
+    expect(await checkStore(path)).toMatchObject({ isSound: true })
+    const again = new ModelServer(sharedStoreOn(path))
+    const { notice } = await again.open()
+    expect(notice).toContain(`including ${commits.length - 31} after a hole`)
+    await again.restoreAll()
+    expect(again.store.committedSequence).toBe(hole.last - 1)
+    expect(again.describe()).toBe(server.states.get(hole.last - 1))
+    await again.store.close()
+  })
+
+  test('are refused as damaged if a synced one is', async () => {
+    const { path, commits } = await killedShared(20, 20)
+    await damage(path, commits[10]!)
+    const what = `commit ${commits[10]!.last} in its file ${REDO_FILE} is damaged`
+    expect(await checkStore(path)).toMatchObject({ isSound: false, text: expect.stringContaining(what) })
+    await expect(new ModelServer(sharedStoreOn(path)).open()).rejects.toMatchObject({ kind: 'corrupt' })
   })
 })
 
@@ -471,12 +639,7 @@ test('a small commit takes one block of the log, and LevelDB gets 64 at once wit
     await server.commit()
   }
   const after = redoOf(path)
-  let blocks = 0
-  for (let at = 0; at < after.length; at += REDO_BLOCK_BYTES) {
-    const [one, other] = [before, after].map((file) => file.subarray(at, at + REDO_BLOCK_BYTES))
-    if (!one!.equals(other!)) blocks++
-  }
-  expect(blocks).toBe(130)
+  expect(changedBlocks(before, after)).toBe(130)
   // The founding commit, the first one, and two times 64.
   expect(given.map(({ isSynced }) => isSynced)).toEqual([true, true, false, false])
   await server.store.close()

@@ -1,9 +1,10 @@
 /**
- * Syncs LevelDB's logs at intervals, for commits that are not synced one by one (`durability: interval`).
+ * Syncs the redo log, or LevelDB's logs, at intervals, for commits that are not synced one by one
+ * (`durability: interval`).
  *
  * LevelDB syncs only together with a write, and only the log it writes to: a log that was full just before is
- * not synced until its table is. So all logs are synced here, and the directory that names them. A log that
- * is gone by then is in a table, which LevelDB synced before it deleted the log.
+ * not synced until its table is. So all of its logs are synced here, and the directory that names them. A log
+ * that is gone by then is in a table, which LevelDB synced before it deleted the log.
  */
 import { type FileHandle, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -11,15 +12,16 @@ import { syncDirectory } from './data-directory.ts'
 
 /** The store whose logs are synced. */
 export interface SyncedStore {
-  /** Returns the newest block that LevelDB has written. */
+  /** Returns the newest block that is written. */
   written(): number
+  /** Makes all these blocks durable. */
+  sync(): Promise<void>
   /** Called when all blocks up to this one are on disk. */
   synced(sequence: number): void
   failed(error: unknown): void
 }
 
 export class LogSync {
-  readonly #directory: string
   readonly #everyMs: number
   readonly #store: SyncedStore
   #timer: NodeJS.Timeout | null = null
@@ -28,8 +30,7 @@ export class LogSync {
   /** The newest block that was synced. */
   #synced = 0
 
-  constructor(directory: string, everySeconds: number, store: SyncedStore) {
-    this.#directory = directory
+  constructor(everySeconds: number, store: SyncedStore) {
     this.#everyMs = everySeconds * 1000
     this.#store = store
   }
@@ -66,7 +67,7 @@ export class LogSync {
   async #run(): Promise<void> {
     const sequence = this.#store.written()
     try {
-      await syncLogs(this.#directory)
+      await this.#store.sync()
       this.#synced = sequence
       this.#store.synced(sequence)
     } catch (error) {

@@ -4,6 +4,9 @@
  * blocks are, so a sync is one write to the device, and it cannot run out of space. Where the system has
  * O_DSYNC, write and sync are one call.
  *
+ * Commits that are synced together (`durability: interval`) are written without a sync, one right behind the
+ * other, and `sync` makes them durable.
+ *
  * Its two halves are filled in turn. Before a half is written again, the database has everything in it
  * durably, and the state on the disk says so.
  */
@@ -11,20 +14,31 @@ import { close, constants, fdatasync, open as openFile, write } from 'node:fs'
 import { open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { encodeState, newestState, newSalt, REDO_BLOCK_BYTES, REDO_STATES } from '../format/redo-record.ts'
+import {
+  type EncodedCommit,
+  encodeState,
+  newestState,
+  newSalt,
+  REDO_BLOCK_BYTES,
+  REDO_STATES,
+} from '../format/redo-record.ts'
 import { REDO_FILE, syncDirectory } from './data-directory.ts'
 
 const STATES_BYTES = REDO_STATES * REDO_BLOCK_BYTES
 
 const openDescriptor = promisify(openFile)
 const closeDescriptor = promisify(close)
-const sync = promisify(fdatasync)
+const syncData = promisify(fdatasync)
+
+/** How a commit in the log becomes durable: by its own write, or together with others. */
+export type RedoSyncing = 'each' | 'together'
 
 export class RedoLog {
   readonly salt: Buffer
   /** A larger record does not fit. */
   readonly halfBytes: number
   readonly #descriptor: number
+  readonly #syncing: RedoSyncing
   readonly #isSyncedByWrite: boolean
   #turn: number
   /** The newest commit in the log; 0 for none. */
@@ -33,9 +47,18 @@ export class RedoLog {
   #settled = 0
   #at = STATES_BYTES
   #end: number
+  /** Settles when the latest record is written, synced or not. */
+  #written: Promise<void> = Promise.resolve()
 
-  constructor(descriptor: number, isSyncedByWrite: boolean, halfBytes: number, turn: number) {
+  constructor(
+    descriptor: number,
+    syncing: RedoSyncing,
+    isSyncedByWrite: boolean,
+    halfBytes: number,
+    turn: number,
+  ) {
     this.#descriptor = descriptor
+    this.#syncing = syncing
     this.#isSyncedByWrite = isSyncedByWrite
     this.salt = newSalt()
     this.halfBytes = halfBytes
@@ -53,12 +76,30 @@ export class RedoLog {
     return this.#newest > this.#settled
   }
 
-  /** Writes the record of a commit durably. There must be room; `settled` is what the record says. */
-  async append(record: Buffer, sequence: number, settled: number): Promise<void> {
-    await this.#write(record, this.#at)
-    this.#at += record.length
+  /**
+   * Writes the record of a commit, durably if each is synced. There must be room; `settled` is what the
+   * record says.
+   */
+  async append({ bytes, length }: EncodedCommit, sequence: number, settled: number): Promise<void> {
+    const at = this.#at
+    if (this.#syncing === 'each') {
+      this.#at += bytes.length
+      await this.#write(bytes, at)
+    } else {
+      this.#at += length
+      this.#written = written(this.#descriptor, bytes.subarray(0, length), at)
+      await this.#written
+    }
     this.#newest = sequence
     this.#settled = Math.max(this.#settled, settled)
+  }
+
+  /** Makes all records durable that are written now. The next one begins a block. */
+  async sync(): Promise<void> {
+    this.#at = Math.ceil(this.#at / REDO_BLOCK_BYTES) * REDO_BLOCK_BYTES
+    // Its block must not be written while it is synced, nor after that.
+    await this.#written
+    await syncData(this.#descriptor)
   }
 
   /** Notes durably that the database has all commits up to this one. */
@@ -85,7 +126,7 @@ export class RedoLog {
 
   async #write(bytes: Buffer, at: number): Promise<void> {
     await written(this.#descriptor, bytes, at)
-    if (!this.#isSyncedByWrite) await sync(this.#descriptor)
+    if (!this.#isSyncedByWrite) await syncData(this.#descriptor)
   }
 }
 
@@ -108,6 +149,7 @@ export async function openRedoLog(
   directory: string,
   halfBytes: number,
   settled: number,
+  syncing: RedoSyncing,
 ): Promise<RedoLog | null> {
   const path = join(directory, REDO_FILE)
   const bytes = STATES_BYTES + 2 * halfBytes
@@ -115,8 +157,9 @@ export async function openRedoLog(
   if (turn === null && !(await isMade(path, bytes))) return null
   await syncDirectory(directory)
   const { O_RDWR, O_DSYNC } = constants
-  const descriptor = await openDescriptor(path, O_RDWR | (O_DSYNC ?? 0))
-  const log = new RedoLog(descriptor, O_DSYNC !== undefined, halfBytes, turn ?? 0)
+  const syncFlag = syncing === 'each' ? O_DSYNC : undefined
+  const descriptor = await openDescriptor(path, O_RDWR | (syncFlag ?? 0))
+  const log = new RedoLog(descriptor, syncing, syncFlag !== undefined, halfBytes, turn ?? 0)
   try {
     await log.mark(settled)
   } catch (error) {

@@ -28,7 +28,7 @@ export interface RedoContent {
   readonly commits: readonly RedoRecord[]
   /** The first commit that is damaged; null for none. A commit that a crash cut off is not damaged. */
   readonly damaged: number | null
-  /** Whole commits after that one. */
+  /** Whole commits after that one, or after commits that a crash cut off before they were synced. */
   readonly behind: readonly RedoRecord[]
 }
 
@@ -61,26 +61,27 @@ function followers(records: readonly RedoRecord[], commit: number): RedoRecord[]
 
 /**
  * Applies the redo log to an open database, durably, if that is in use. `report` is told of damage. If it
- * returns, what fits is applied, and the next start finds the damage again.
+ * returns, what fits is applied, and the next start finds the damage again. Resolves with the number of whole
+ * commits that are lost with one before them which a crash of the machine cut off.
  */
-export async function applyRedoLog(db: Database, directory: string, report: DamageReport): Promise<void> {
+export async function applyRedoLog(db: Database, directory: string, report: DamageReport): Promise<number> {
   const isDescribed = (await liveMeta(db)) !== null
   const marked = await markedFormat(directory)
-  if (!isDescribed && !isLive(marked)) return
+  if (!isDescribed && !isLive(marked)) return 0
   let isDamaged = false
   const damaged: DamageReport = (damage, cause) => {
     isDamaged = true
     report(damage, cause)
   }
   if (!isDescribed) damaged({ what: `its description is older than its file ${REDO_FILE}`, lost: LOST })
-  const commits = await soundCommits(db, directory, isDescribed, damaged)
+  const { commits, lost } = await soundCommits(db, directory, isDescribed, damaged)
   for (const operations of batchesOf(commits)) {
     const batch = openBatch(db)
     batch.add(operations)
     await batch.write(false)
   }
   await syncLogs(directory)
-  if (isDamaged) return
+  if (isDamaged) return lost
   if (marked !== null && isLive(marked)) await markStore(directory, closedFormat(marked))
   const meta = await liveMeta(db)
   // Only now, as from here on the redo log does not count.
@@ -89,6 +90,7 @@ export async function applyRedoLog(db: Database, directory: string, report: Dama
     await db.batch([put(META_KEY, closed)], { sync: true })
   }
   await syncLogs(directory)
+  return lost
 }
 
 /** Returns the description of a database that needs its redo log; null for any other. */
@@ -108,29 +110,29 @@ async function soundCommits(
   directory: string,
   isDescribed: boolean,
   report: DamageReport,
-): Promise<readonly RedoRecord[]> {
+): Promise<{ readonly commits: readonly RedoRecord[]; readonly lost: number }> {
   let file: Buffer
   try {
     file = await readFile(join(directory, REDO_FILE))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     report({ what: `its file ${REDO_FILE} is missing`, lost: LOST }, error)
-    return []
+    return { commits: [], lost: 0 }
   }
   const content = readRedo(file)
   if (content === null) {
     report({ what: `its file ${REDO_FILE} cannot be read`, lost: LOST })
-    return []
+    return { commits: [], lost: 0 }
   }
   const { commits, damaged, behind } = content
   if (damaged !== null) {
     report({ what: `commit ${damaged} in its file ${REDO_FILE} is damaged`, lost: LOST })
-  } else if (isDescribed) return commits
+  } else if (isDescribed) return { commits, lost: behind.length }
   const newest = await lastBlock(db)
-  if (newest < (damaged ?? commits[0]?.first ?? 0)) return commits
+  if (newest < (damaged ?? commits[0]?.first ?? 0)) return { commits, lost: 0 }
   // The database has newer commits. It must not get older ones again.
   const newer = [...commits, ...behind].filter(({ last }) => last > newest)
-  return followers(newer, newest)
+  return { commits: followers(newer, newest), lost: 0 }
 }
 
 /** Returns the number of the newest block that the database has; 0 for none. */

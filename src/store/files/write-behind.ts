@@ -6,25 +6,29 @@
  * A commit that is large, or that the end of the store writes, goes to the database itself, synced. Before
  * that, everything in the log is made durable in the database, and the log says so.
  *
+ * With `durability: interval` commits are written to the log without a sync, and `sync` makes those of an
+ * interval durable. Where there are so many bytes that writing them twice costs more than it saves, they go
+ * to the database itself, and `sync` makes them durable there.
+ *
  * Commits come one at a time. LevelDB never gets one before it is durable in the log: it might keep it, and
  * lose others before it.
  */
 import { type FileHandle, open } from 'node:fs/promises'
-import { type BatchOperation, keyNumber, liveFormat, Table } from '../format/format.ts'
-import { encodeRedo, redoBytes } from '../format/redo-record.ts'
+import { type BatchOperation, isLive, keyNumber, liveFormat, Table } from '../format/format.ts'
+import { encodeRedo } from '../format/redo-record.ts'
+import { type CommitRoute, LOGGED_BYTES_MAX, SharedSyncRoute, SingleSyncRoute } from './commit-route.ts'
 import { markStore } from './data-directory.ts'
 import type { BatchMaker, Database, OpenBatch } from './database.ts'
 import { syncLogs } from './log-sync.ts'
-import { openRedoLog, type RedoLog } from './redo-log.ts'
+import { openRedoLog, type RedoLog, type RedoSyncing } from './redo-log.ts'
 
-/** A larger commit is not written twice. */
-const LOGGED_BYTES_MAX = 64 * 1024
-/** After a large commit, so many go to the database, too: others like it often follow. */
-const DIRECT_COMMITS = 16
-/** The database gets what is behind when it has so many bytes in the log: 64 small commits. */
-const FLUSH_BYTES = 256 * 1024
+/**
+ * The database gets what is behind when it has so many bytes in the log: 64 small commits that are synced by
+ * themselves, and 1,500 that are synced together.
+ */
+const FLUSH_BYTES: Readonly<Record<RedoSyncing, number>> = { each: 256 * 1024, together: 512 * 1024 }
 /** A commit waits for the database when this much is behind. */
-const BEHIND_BYTES_MAX = 2 * FLUSH_BYTES
+const BEHIND_BYTES_MAX = 512 * 1024
 /** The most bytes of commits that are durable and that the database does not have yet. */
 export const BEHIND_BYTES = 2 * (BEHIND_BYTES_MAX + LOGGED_BYTES_MAX)
 
@@ -46,6 +50,15 @@ interface Unwritten {
   commits: number
 }
 
+export interface WriteBehindOptions {
+  /** The format of the closed store. */
+  readonly format: number
+  readonly openBatch: BatchMaker
+  readonly redoHalfBytes: number
+  readonly syncing: RedoSyncing
+  readonly onFailure: (error: unknown) => void
+}
+
 export class WriteBehind {
   readonly #db: Database
   readonly #openBatch: BatchMaker
@@ -53,33 +66,41 @@ export class WriteBehind {
   readonly #directory: string
   readonly #names: FileHandle
   readonly #onFailure: (error: unknown) => void
+  readonly #syncing: RedoSyncing
+  readonly #route: CommitRoute
+  /** Commits in the log that are not durable yet. The database must not get them. */
+  #unsynced = nothing()
+  /** Durable commits. */
   #unwritten = nothing()
   /** Pages of commits that the database does not have yet, or is being given. */
   readonly #pages = new Map<number, Buffer>()
   /** Settles when the database has everything that was handed over. */
   #flushed: Promise<void> = Promise.resolve()
   #flushes = 0
+  /** Settles when the syncs of the log that were asked for have ended. */
+  #synced: Promise<void> = Promise.resolve()
   /** Settles when the half that was filled last may be used again. */
   #settling: Promise<void> = Promise.resolve()
-  /** The newest commit that is durable. */
+  /** The newest commit that is written, to the log or to the database. */
+  #newest: number
+  /** The newest commit that is durable, with all before it. */
   #durable: number
   /** The database has all commits up to this one durably. */
   #settled: number
-  /** The first commit says that the log is in use, so it is not in the log. */
-  #direct = 1
+  /** The newest commit went to the database. */
+  #isDirect = true
   /** The format that the directory's marker names. */
   #marked: number
   /** The format of the closed store, as it was opened. */
   readonly #format: number
   #current: Promise<void> = Promise.resolve()
 
+  /** The database has all commits up to `settled` durably. */
   constructor(
     place: { readonly db: Database; readonly directory: string; readonly names: FileHandle },
-    format: number,
-    openBatch: BatchMaker,
+    { format, openBatch, syncing, onFailure }: WriteBehindOptions,
     log: RedoLog,
     settled: number,
-    onFailure: (error: unknown) => void,
   ) {
     this.#db = place.db
     this.#directory = place.directory
@@ -87,16 +108,26 @@ export class WriteBehind {
     this.#format = format
     this.#marked = format
     this.#openBatch = openBatch
+    this.#syncing = syncing
+    this.#route = syncing === 'each' ? new SingleSyncRoute(log.halfBytes) : new SharedSyncRoute(log.halfBytes)
     this.#log = log
+    this.#newest = settled
     this.#durable = settled
     this.#settled = settled
     this.#onFailure = onFailure
   }
 
-  /** Makes a commit durable. Every failure rejects. */
+  /** Writes a commit, durably if each is synced. Every failure rejects. */
   write(commit: Commit): Promise<void> {
-    this.#current = this.#isDirect(commit) ? this.#writeDirectly(commit) : this.#writeToLog(commit)
+    this.#current = this.#goesDirectly(commit) ? this.#writeDirectly(commit) : this.#writeToLog(commit)
     return this.#current
+  }
+
+  /** Makes everything durable that is written now. Call this once in an interval. */
+  async sync(): Promise<void> {
+    this.#route.synced()
+    if (this.#isDirect) await this.#syncDatabase()
+    else await this.#syncLog()
   }
 
   /** Returns a page that the database may not have yet. */
@@ -104,13 +135,19 @@ export class WriteBehind {
     return this.#pages.get(number)
   }
 
-  /** Whether the database has everything that is durable. */
+  /** Whether the database has everything that is written. */
   get isFlushed(): boolean {
-    return this.#unwritten.commits === 0 && this.#flushes === 0
+    return this.#unsynced.commits === 0 && this.#unwritten.commits === 0 && this.#flushes === 0
   }
 
-  /** Gives the database everything that is durable. Rejects when that fails. */
-  flush(): Promise<void> {
+  /** Gives the database everything that is written. Rejects when that fails. */
+  async flush(): Promise<void> {
+    await this.#syncLog()
+    await this.#flushDurable()
+  }
+
+  /** Gives the database everything that is durable. */
+  #flushDurable(): Promise<void> {
     const { operations, commits } = this.#unwritten
     if (commits === 0) return this.#flushed
     this.#unwritten = nothing()
@@ -121,53 +158,78 @@ export class WriteBehind {
 
   /** Ends the writing: resolves when nothing is under way. Commits that are only in the log stay there. */
   async close(): Promise<void> {
-    await Promise.allSettled([this.#current, this.#settling, this.#flushed])
+    await Promise.allSettled([this.#current, this.#settling, this.#synced, this.#flushed])
     await this.#log.close()
     await this.#names.close()
   }
 
-  #isDirect({ operations, batch, isClosing }: Commit): boolean {
-    const bytesMax = Math.min(LOGGED_BYTES_MAX, this.#log.halfBytes)
-    if (batch !== null || redoBytes(operations) > bytesMax) this.#direct = 1 + DIRECT_COMMITS
-    if (this.#direct === 0) return isClosing
-    this.#direct--
-    return true
+  #goesDirectly({ operations, batch, isClosing }: Commit): boolean {
+    const isDirect = this.#route.isDirect(batch === null ? operations : null)
+    // The first commit says that the log is in use, so it is not in the log.
+    return isDirect || isClosing || !this.#isInUse
+  }
+
+  get #isInUse(): boolean {
+    return isLive(this.#marked)
   }
 
   async #writeToLog({ sequence, operations }: Commit): Promise<void> {
     const log = this.#log
-    const settled = this.#settled
-    const record = encodeRedo(
-      operations,
-      { first: sequence, last: sequence, durable: this.#durable, settled },
-      log.salt,
-    )
+    const isFirst = this.#isDirect
+    // The first record is written when the database has everything before it durably.
+    const settled = isFirst ? this.#newest : this.#settled
+    const durable = isFirst ? this.#newest : this.#durable
+    const record = encodeRedo(operations, { first: sequence, last: sequence, durable, settled }, log.salt)
+    if (isFirst) await this.#syncDatabase()
+    this.#isDirect = false
     if (!log.hasRoom(record.bytes.length)) await this.#turn()
-    await log.append(record.bytes, sequence, settled)
-    this.#durable = sequence
-    this.#add(record.operations, record.bytes.length)
+    await log.append(record, sequence, settled)
+    this.#newest = sequence
+    if (this.#syncing === 'each') {
+      this.#durable = sequence
+      this.#add(this.#unwritten, record.operations, record.bytes.length)
+    } else this.#add(this.#unsynced, record.operations, record.length)
     const { bytes } = this.#unwritten
-    if (bytes < FLUSH_BYTES) return
+    if (bytes < FLUSH_BYTES[this.#syncing]) return
     if (this.#flushes > 0 && bytes < BEHIND_BYTES_MAX) return
     if (this.#flushes > 0) await this.#flushed
-    this.flush().catch(this.#onFailure)
+    this.#flushDurable().catch(this.#onFailure)
   }
 
-  #add(operations: readonly BatchOperation[], bytes: number): void {
-    const unwritten = this.#unwritten
+  #add(to: Unwritten, operations: readonly BatchOperation[], bytes: number): void {
     for (const operation of operations) {
-      unwritten.operations.push(operation)
+      to.operations.push(operation)
       if (operation.key[0] !== Table.Journal) continue
       if (operation.type === 'put') this.#pages.set(keyNumber(operation.key), operation.value)
       else this.#pages.delete(keyNumber(operation.key))
     }
+    to.bytes += bytes
+    to.commits++
+  }
+
+  /** Makes everything durable that is in the log now. */
+  #syncLog(): Promise<void> {
+    if (this.#syncing === 'each') return this.#synced
+    this.#synced = this.#synced.then(() => this.#syncUnsynced())
+    return this.#synced
+  }
+
+  async #syncUnsynced(): Promise<void> {
+    const { operations, bytes, commits } = this.#unsynced
+    if (commits === 0) return
+    const newest = this.#newest
+    this.#unsynced = nothing()
+    await this.#log.sync()
+    this.#durable = Math.max(this.#durable, newest)
+    const unwritten = this.#unwritten
+    for (const operation of operations) unwritten.operations.push(operation)
     unwritten.bytes += bytes
-    unwritten.commits++
+    unwritten.commits += commits
   }
 
   async #give(operations: readonly BatchOperation[]): Promise<void> {
     const batch = this.#openBatch(this.#db)
-    batch.add(operations)
+    batch.add(latestOfEach(operations))
     await batch.write(false)
     this.#flushes--
     for (const { key } of operations) if (key[0] === Table.Journal) this.#pages.delete(keyNumber(key))
@@ -183,25 +245,45 @@ export class WriteBehind {
 
   /** Makes everything durable in the database that is in the log. */
   async #settle(): Promise<void> {
+    await this.#syncLog()
     const sequence = this.#durable
-    await this.flush()
+    await this.#flushDurable()
     await syncLogs(this.#directory)
     this.#settled = sequence
+  }
+
+  /** Makes the commits durable that went to the database. */
+  async #syncDatabase(): Promise<void> {
+    const newest = this.#newest
+    if (this.#settled >= newest) return
+    await syncLogs(this.#directory)
+    this.#durable = Math.max(this.#durable, newest)
+    this.#settled = Math.max(this.#settled, newest)
   }
 
   async #writeDirectly({ sequence, operations, batch: begun, isClosing }: Commit): Promise<void> {
     const batch = begun ?? this.#openBatch(this.#db)
     batch.add(operations)
-    await this.#settling
-    if (this.#settled < this.#durable) await this.#settle()
-    if (this.#log.isUnsettled) await this.#log.mark(this.#settled)
+    if (!this.#isDirect) await this.#leaveLog()
+    this.#isDirect = true
+    const isSynced = this.#syncing === 'each' || isClosing || !this.#isInUse
+    if (isSynced) await this.#syncDatabase()
     if (isClosing) await this.#mark(this.#format)
-    await batch.write(true)
+    await batch.write(isSynced)
+    this.#newest = sequence
+    if (!isSynced) return
     // LevelDB syncs a new log, but not its name.
     await this.#names.sync()
     if (!isClosing) await this.#mark(liveFormat(this.#format))
     this.#durable = sequence
     this.#settled = sequence
+  }
+
+  /** The database has everything durably that is in the log, and the log says so. */
+  async #leaveLog(): Promise<void> {
+    await this.#settling
+    if (this.#settled < this.#newest) await this.#settle()
+    if (this.#log.isUnsettled) await this.#log.mark(this.#settled)
   }
 
   /** The marker says that the log is in use later than the description does, and no longer before it does. */
@@ -212,27 +294,36 @@ export class WriteBehind {
   }
 }
 
+/** Returns the operations without those that a later one of the same key undoes. */
+function latestOfEach(operations: readonly BatchOperation[]): BatchOperation[] {
+  const seen = new Set<string>()
+  const latest: BatchOperation[] = []
+  for (let index = operations.length - 1; index >= 0; index--) {
+    const operation = operations[index]!
+    const key = operation.key.toString('latin1')
+    if (seen.has(key)) continue
+    seen.add(key)
+    latest.push(operation)
+  }
+  return latest.reverse()
+}
+
 function nothing(): Unwritten {
   return { operations: [], bytes: 0, commits: 0 }
 }
 
 /**
- * Begins to use a redo log for a database that has all commits up to `settled` durably. `format` is that of
- * the closed store. Returns null where there is no room for the log.
+ * Begins to use a redo log for a database that has all commits up to `settled` durably. Returns null where
+ * there is no room for the log.
  */
 export async function openWriteBehind(
   db: Database,
   directory: string,
-  {
-    format,
-    openBatch,
-    redoHalfBytes,
-  }: { readonly format: number; readonly openBatch: BatchMaker; readonly redoHalfBytes: number },
+  options: WriteBehindOptions,
   settled: number,
-  onFailure: (error: unknown) => void,
 ): Promise<WriteBehind | null> {
-  const log = await openRedoLog(directory, redoHalfBytes, settled)
+  const log = await openRedoLog(directory, options.redoHalfBytes, settled, options.syncing)
   if (log === null) return null
   const names = await open(directory, 'r')
-  return new WriteBehind({ db, directory, names }, format, openBatch, log, settled, onFailure)
+  return new WriteBehind({ db, directory, names }, options, log, settled)
 }

@@ -1,10 +1,13 @@
 /**
  * HOT. The layout of the redo log: a file of fixed size in blocks of 4 KiB. The first two blocks are states;
- * the newer one counts, and they are written in turn, so that one of them is always whole. Records follow,
- * each from the beginning of a block:
+ * the newer one counts, and they are written in turn, so that one of them is always whole. Records follow, a
+ * synced one from the beginning of a block:
  *
  *   state:   crc u32 | magic | salt | turn u48 | settled u48
  *   record:  crc u32 | salt | length u32 | first u48 | last u48 | durable u48 | settled u48 | operations
+ *
+ * Records that are synced together follow each other without a gap. The first one after a sync begins a block
+ * again, so that a block which is durable is never written again.
  *
  * A CRC covers everything behind it. The salt is random and new for each opening of the store, so that
  * neither older records nor the content of a message are ever taken for a record.
@@ -90,20 +93,27 @@ function stateAt(file: Buffer, from: number): RedoState | null {
 
 /** A commit as the redo log and the database get it. */
 export interface EncodedCommit {
-  /** The record, in whole blocks. */
+  /** The record, filled up to whole blocks. */
   readonly bytes: Buffer
+  /** Bytes of the record itself. */
+  readonly length: number
   /** Its operations, as views of `bytes`. */
   readonly operations: readonly BatchOperation[]
 }
 
 /** Returns the bytes of the blocks that these operations take in the redo log; at times a block more. */
 export function redoBytes(operations: readonly BatchOperation[]): number {
+  return blocksOf(redoLength(operations))
+}
+
+/** Returns the most bytes that the record of these operations has. */
+export function redoLength(operations: readonly BatchOperation[]): number {
   let bytes = HEADER_BYTES
   for (const operation of operations) {
     bytes += OPERATION_BYTES + operation.key.length
     if (operation.type === 'put') bytes += operation.value.length
   }
-  return blocksOf(bytes)
+  return bytes
 }
 
 /** Copies the operations into a record. */
@@ -135,7 +145,7 @@ export function encodeRedo(
   const end = blocksOf(at)
   // Old memory must not reach the disk.
   file.fill(0, at, end)
-  return { bytes: file.subarray(0, end), operations: copies }
+  return { bytes: file.subarray(0, end), length: at, operations: copies }
 }
 
 /** Writes a length and the bytes; returns a view of the bytes. `into` is a memory of its own. */
@@ -151,17 +161,18 @@ function blob(into: Buffer, from: number, bytes: Buffer): Buffer {
 /** Returns the whole records with this salt, in the order of the file. */
 export function redoRecords(file: Buffer, salt: Buffer): RedoRecord[] {
   const records: RedoRecord[] = []
-  for (let at = REDO_STATES * REDO_BLOCK_BYTES; at + HEADER_BYTES <= file.length; ) {
+  let from = REDO_STATES * REDO_BLOCK_BYTES
+  for (;;) {
+    const at = file.indexOf(salt, from + 4) - 4
+    if (at < from || at + HEADER_BYTES > file.length) return records
     const length = file.readUInt32LE(at + 4 + SALT_BYTES)
-    const record = recordAt(file, at, length, salt)
+    const record = recordAt(file, at, length)
     if (record !== null) records.push(record)
-    at += record === null ? REDO_BLOCK_BYTES : blocksOf(length)
+    from = record === null ? at + 1 : at + length
   }
-  return records
 }
 
-function recordAt(file: Buffer, from: number, length: number, salt: Buffer): RedoRecord | null {
-  if (!file.subarray(from + 4, from + 4 + SALT_BYTES).equals(salt)) return null
+function recordAt(file: Buffer, from: number, length: number): RedoRecord | null {
   const bytes = file.subarray(from, from + length)
   if (length < HEADER_BYTES || bytes.length < length) return null
   if (bytes.readUInt32LE(0) !== crc32(bytes.subarray(4))) return null

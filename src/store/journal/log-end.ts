@@ -53,18 +53,20 @@ interface Hole {
 export interface CutEnd {
   /** Commits behind the hole that were still readable. It is unknown how many were lost in the hole. */
   readonly commits: number
+  /** The newest of these. */
+  readonly newest: number
 }
 
 /** Cuts the logs of a database that is not open, if necessary. Returns null if nothing was cut off. */
 export async function cutLogEnd(directory: string): Promise<CutEnd | null> {
   const found = await lookForHole(directory)
   if (found === null) return null
-  const { hole, logs, commits } = found
+  const { hole, logs, commits, newest } = found
   // The newest goes first: after a crash here, the hole is found again.
   for (let log = logs.length - 1; log > hole.log; log--) await rm(join(directory, logs[log]!.name))
   const { name, bytes } = logs[hole.log]!
   await shorten(directory, name, bytes.subarray(0, hole.offset))
-  return { commits }
+  return { commits, newest }
 }
 
 interface Log {
@@ -98,7 +100,7 @@ async function lookForHole(
   for (const [log, { bytes }] of live.entries()) walk.log(log, bytes)
   return walk.hole === null || !walk.mayCut
     ? null
-    : { hole: walk.hole, logs: live, commits: walk.commitsBehind }
+    : { hole: walk.hole, logs: live, commits: walk.commitsBehind, newest: walk.newestBehind }
 }
 
 /** Returns no names if there is no directory. Opening the database reports that. */
@@ -184,6 +186,7 @@ function editedLog(bytes: Buffer): number | null {
 class Walk {
   hole: Hole | null = null
   commitsBehind = 0
+  newestBehind = 0
   /** False if a record behind the hole says that the missing data was synced. */
   #isUnsynced = true
   /** LevelDB's number for the next operation; null before the first batch. */
@@ -230,6 +233,7 @@ class Walk {
   #behind(batch: Buffer): void {
     for (const { isFirst, isUnsynced, synced, sequence } of notesOf(batch)) {
       if (isFirst) this.commitsBehind++
+      this.newestBehind = Math.max(this.newestBehind, sequence)
       const missing = this.#lastBlock === null ? sequence - 1 : this.#lastBlock + 1
       if (!isUnsynced || synced >= missing) this.#isUnsynced = false
     }

@@ -29,7 +29,7 @@ import {
 } from '../files/data-directory.ts'
 import { type BatchMaker, type Database, levelDatabase } from '../files/database.ts'
 import { TABLE_BYTES } from '../files/footprint.ts'
-import { LogSync } from '../files/log-sync.ts'
+import { LogSync, syncLogs } from '../files/log-sync.ts'
 import { applyRedoLog } from '../files/redo-replay.ts'
 import type { SpaceGuard } from '../files/space-guard.ts'
 import { StoreDatabase } from '../files/store-database.ts'
@@ -130,7 +130,7 @@ export async function openStore(
   })
   try {
     await db.open()
-    await applyRedoLog(db, directory, refuseDamage)
+    const lost = await applyRedoLog(db, directory, refuseDamage)
     const { meta, notice } = await readDescription(db, settings, files.includes(MARKER))
     const bodies = new BodyIndex(context.figures, context.held)
     const state = newState(context, bodies)
@@ -144,19 +144,24 @@ export async function openStore(
     if (result.ahead.length > 0) await db.batch(result.ahead.map((key) => ({ type: 'del', key })))
     progress.recovered(result.lastSequence)
     bodies.times.prune(bodies.oldestName())
-    const writeBehind = settings.sync
-      ? await openWriteBehind(
-          db,
-          directory,
-          // The first commit raises format 1.
-          { ...settings, format: Math.max(meta.format, FORMAT_VERSION) },
-          result.lastSequence,
-          context.onFailure,
-        )
-      : null
+    const writeBehind =
+      settings.sync || isSyncedTogether(settings)
+        ? await openWriteBehind(
+            db,
+            directory,
+            {
+              ...settings,
+              // The first commit raises format 1.
+              format: Math.max(meta.format, FORMAT_VERSION),
+              syncing: settings.sync ? 'each' : 'together',
+              onFailure: context.onFailure,
+            },
+            result.lastSequence,
+          )
+        : null
     return {
       parts: storeParts(context, { db, writeBehind }, meta, state, result),
-      recovered: withNotices(result.recovered, meta, notice, cut),
+      recovered: withNotices(result.recovered, meta, notice, lost + lostCommits(cut, result.lastSequence)),
     }
   } catch (error) {
     await db.close()
@@ -213,18 +218,21 @@ function storeParts(
 ): StoreParts {
   const { settings, source, space, progress, figures, latency, onFailure } = context
   const { directory, sync, syncEverySeconds, writeBufferBytes, checkpointJournalBytes } = settings
-  const isSyncedTogether = !sync && syncEverySeconds > 0
+  const isTogether = isSyncedTogether(settings)
   const database = new StoreDatabase({
     ...{ db, directory, format: meta.format, openBatch: settings.openBatch, onFailure, writeBehind },
     isSynced: sync,
-    makeLogSync: (failed) =>
-      isSyncedTogether ? newLogSync(directory, syncEverySeconds, progress, failed) : null,
+    makeLogSync: (failed) => {
+      if (!isTogether) return null
+      const syncAll = (): Promise<void> => writeBehind?.sync() ?? syncLogs(directory)
+      return newLogSync(syncAll, syncEverySeconds, progress, failed)
+    },
   })
   const tail = new JournalTail(bodies, progress, result)
   const block = new OpenBlock(
     () => tail.newPage(),
     () => bodies.times,
-    !isSyncedTogether,
+    !isTogether,
   )
   const pending = new PendingCommit(block, database)
   const collector = new PageCollector(
@@ -262,6 +270,11 @@ function storeParts(
   }
 }
 
+/** Whether the commits of an interval are synced together. */
+function isSyncedTogether({ sync, syncEverySeconds }: LevelSettings): boolean {
+  return !sync && syncEverySeconds > 0
+}
+
 /** Returns the objects that recovery fills. */
 function newState({ settings, source, progress }: StoreContext, bodies: BodyIndex): RecoveredState {
   const dirty = new DirtyList<Checkpointed>()
@@ -279,13 +292,14 @@ function newState({ settings, source, progress }: StoreContext, bodies: BodyInde
 }
 
 function newLogSync(
-  directory: string,
+  sync: () => Promise<void>,
   everySeconds: number,
   progress: CommitProgress,
   failed: (error: unknown) => void,
 ): LogSync {
-  return new LogSync(directory, everySeconds, {
+  return new LogSync(everySeconds, {
     written: () => progress.committed,
+    sync,
     synced: (sequence) => {
       progress.synced = sequence
     },
@@ -297,9 +311,9 @@ function withNotices(
   recovered: Recovered,
   { format }: Meta,
   notice: string | undefined,
-  cut: CutEnd | null,
+  lost: number,
 ): Recovered {
-  const notices = [notice, cut === null ? undefined : cutNotice(cut)].filter((text) => text !== undefined)
+  const notices = [notice, lost === 0 ? undefined : lostNotice(lost)].filter((text) => text !== undefined)
   return {
     ...recovered,
     ...(format === 1 && { withoutOwnerIds: true }),
@@ -307,7 +321,12 @@ function withNotices(
   }
 }
 
-function cutNotice({ commits }: CutEnd): string {
+/** Returns how many commits were cut off, unless the redo log had them, too. */
+function lostCommits(cut: CutEnd | null, lastSequence: number): number {
+  return cut === null || cut.newest <= lastSequence ? 0 : cut.commits
+}
+
+function lostNotice(commits: number): string {
   return (
     'The machine had crashed before the last commits were synced (durability: interval). They are lost, ' +
     `including ${commits} after a hole in the log.`

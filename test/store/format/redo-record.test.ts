@@ -70,6 +70,25 @@ describe('a record of the redo log', () => {
     expect(redoRecords(file, SALT)).toEqual([])
   })
 
+  test('is found behind another one in the same block, and behind a damaged one', () => {
+    const records = [1, 2, 3].map((sequence) => {
+      const fields = { first: sequence, last: sequence, durable: 0, settled: 0 }
+      const { bytes, length } = encodeRedo(operations(10 * sequence), fields, SALT)
+      return bytes.subarray(0, length)
+    })
+    const file = fileOf(...records)
+    expect(redoRecords(file, SALT).map(({ last }) => last)).toEqual([1, 2, 3])
+    const second = STATES_BYTES + records[0]!.length
+    for (const at of [0, 4, 12, 30, 100]) {
+      const damaged = Buffer.from(file)
+      damaged[second + at]! ^= 0x10
+      expect(
+        redoRecords(damaged, SALT).map(({ last }) => last),
+        `byte ${at}`,
+      ).toEqual([1, 3])
+    }
+  })
+
   test('is not found with any byte changed', () => {
     const record = recordOf(1)
     const used = record.readUInt32LE(12)

@@ -1,9 +1,14 @@
 /** Commits that were not synced one by one (`durability: interval`), after a crash of the machine. */
+import { readFileSync } from 'node:fs'
 import { cp, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { checkStore } from '../../../src/cli/actions/store-commands.ts'
+import { REDO_FILE } from '../../../src/store/files/data-directory.ts'
+import { type BatchMaker, openBatch } from '../../../src/store/files/database.ts'
+import { RedoLog } from '../../../src/store/files/redo-log.ts'
+import { readRedo } from '../../../src/store/files/redo-replay.ts'
 import { crc32c } from '../../../src/store/format/crc32c.ts'
 import type { LevelStoreOptions } from '../../../src/store/level/level-options.ts'
 import { LevelStore } from '../../../src/store/level/level-store.ts'
@@ -13,13 +18,74 @@ import { act, delivery, ModelServer, message, Random } from '../model.ts'
 let root: string
 let count = 0
 
+/** The disk of the store under test: at least so much of its files is durable. */
+interface Durable {
+  readonly path: string
+  /** Bytes of each of LevelDB's logs. */
+  readonly logs: Map<string, number>
+  redo: Buffer | null
+}
+
+let durable: Durable | null = null
+
+vi.mock('../../../src/store/files/log-sync.ts', async (original) => {
+  const module = await original<typeof import('../../../src/store/files/log-sync.ts')>()
+  const syncLogs = async (path: string): Promise<void> => {
+    const sizes = await logSizes(path)
+    await module.syncLogs(path)
+    if (durable?.path !== path) return
+    for (const [name, size] of sizes) durable.logs.set(name, size)
+  }
+  return { ...module, syncLogs }
+})
+
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'godwit-log-end-'))
 })
 
 afterEach(async () => {
+  durable = null
+  vi.restoreAllMocks()
   await rm(root, { recursive: true, force: true })
 })
+
+/** Notes from now on how much of the store's files is durable. */
+function watchDisk(path: string): Durable {
+  const disk: Durable = { path, logs: new Map(), redo: null }
+  durable = disk
+  const { sync, mark } = RedoLog.prototype
+  vi.spyOn(RedoLog.prototype, 'sync').mockImplementation(async function (this: RedoLog) {
+    const bytes = readFileSync(join(path, REDO_FILE))
+    await sync.call(this)
+    disk.redo = bytes
+  })
+  vi.spyOn(RedoLog.prototype, 'mark').mockImplementation(async function (this: RedoLog, settled) {
+    await mark.call(this, settled)
+    disk.redo = readFileSync(join(path, REDO_FILE))
+  })
+  return disk
+}
+
+/** Notes what LevelDB syncs by itself. */
+const watchedBatch: BatchMaker = (db) => {
+  const batch = openBatch(db)
+  const write = async (isSynced: boolean): Promise<void> => {
+    await batch.write(isSynced)
+    if (!isSynced || durable === null) return
+    const [name, size] = [...(await logSizes(durable.path))].at(-1)!
+    durable.logs.set(name, size)
+  }
+  return { add: (operations) => batch.add(operations), write }
+}
+
+async function logSizes(path: string): Promise<Map<string, number>> {
+  const sizes = new Map<string, number>()
+  for (const name of await logsIn(path)) {
+    // LevelDB may have removed it.
+    sizes.set(name, await sizeOf(join(path, name)).catch(() => 0))
+  }
+  return sizes
+}
 
 function directory(): string {
   return join(root, String(++count))
@@ -43,6 +109,7 @@ function storeOn(
 
 const NEVER = 1_000_000
 const LASTING = 100
+const SECTOR_BYTES = 512
 const NEW_SEED = Number(process.env.GODWIT_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
 
 function copied(path: string): string {
@@ -76,8 +143,8 @@ async function recovered(
 }
 
 /** Leaves what a disk has after a power cut: parts of the unsynced data, with holes. */
-async function losePower(path: string, synced: ReadonlyMap<string, number>, random: Random): Promise<string> {
-  const told: string[] = []
+async function losePower(path: string, { logs: synced, redo }: Durable, random: Random): Promise<string> {
+  const told = [await loseRedo(join(path, REDO_FILE), redo!, random)]
   for (const name of await logsIn(path)) {
     const file = join(path, name)
     const bytes = await readFile(file)
@@ -95,6 +162,21 @@ async function losePower(path: string, synced: ReadonlyMap<string, number>, rand
     told.push(`${name} ${how} of ${bytes.length}, ${from} synced`)
   }
   return told.join(', ')
+}
+
+/** Leaves the redo log with any of the sectors that were written and not synced. */
+async function loseRedo(path: string, synced: Buffer, random: Random): Promise<string> {
+  const written = await readFile(path)
+  const share = random.pick([0, 0.5, 0.9, 1])
+  let lost = 0
+  for (let at = 0; at < written.length; at += SECTOR_BYTES) {
+    const old = synced.subarray(at, at + SECTOR_BYTES)
+    if (old.equals(written.subarray(at, at + SECTOR_BYTES)) || random.chance(share)) continue
+    old.copy(written, at)
+    lost++
+  }
+  await writeFile(path, written)
+  return `${lost} sectors of the redo log`
 }
 
 describe('the CRC of LevelDB', () => {
@@ -126,35 +208,40 @@ describe('commits that are synced together', () => {
     'are a prefix that has everything synced, whatever a power cut leaves of the logs, seed %i [field-E30]',
     async (seed) => {
       const random = new Random(seed)
+      const ways = new Set<string>()
       for (let round = 0; round < 12; round++) {
         const path = directory()
-        // Small write buffers: the log changes again and again.
+        const disk = watchDisk(path)
+        // Small write buffers: the log changes again and again. Seldom synced, most commits go to LevelDB.
         const server = new ModelServer(
-          storeOn(path, NEVER, { writeBufferBytes: random.pick([65_536, 8_388_608]) }),
+          storeOn(path, NEVER, {
+            writeBufferBytes: random.pick([65_536, 8_388_608]),
+            redoHalfBytes: random.pick([48 * 1024, 1024 * 1024]),
+            openBatch: watchedBatch,
+          }),
         )
+        const syncs = random.pick([0.01, 0.1])
+        const bytesMax = random.pick([200, 2000])
         const store = server.store as LevelStore
         await server.open()
-        // The first values of a new store are always synced.
-        const [founded] = await logsIn(path)
-        const synced = new Map([[founded!, await sizeOf(join(path, founded!))]])
         server.createSession(LASTING)
         const steps = 200 + random.below(600)
         for (let step = 0; step < steps; step++) {
           act(server, random, step)
-          if (step % 5 === 0) server.enqueue(LASTING, delivery(message('t', 'x'.repeat(random.below(2000)))))
+          const text = 'x'.repeat(random.below(bytesMax))
+          if (step % 5 === 0) server.enqueue(LASTING, delivery(message('t', text)))
           if (random.chance(0.2)) await server.commit()
-          if (!random.chance(0.01)) continue
+          if (!random.chance(syncs)) continue
           await server.commit()
           await store.sync()
-          for (const name of await logsIn(path)) {
-            const size = await sizeOf(join(path, name)).catch(() => 0)
-            synced.set(name, size)
-          }
         }
         const { syncedSequence } = store
         await server.commit()
         const copy = copied(path)
-        const what = `seed ${seed}, round ${round}: ${await losePower(copy, synced, random)}`
+        const what = `seed ${seed}, round ${round}: ${await losePower(copy, disk, random)}`
+        durable = null
+        vi.restoreAllMocks()
+        ways.add(readRedo(await readFile(join(copy, REDO_FILE)))!.commits.length > 0 ? 'log' : 'LevelDB')
         await store.close()
         const sound = await checkStore(copy)
         expect(sound, `${what}: ${sound.text}`).toMatchObject({ isSound: true })
@@ -163,6 +250,8 @@ describe('commits that are synced together', () => {
         await rm(copy, { recursive: true })
         await rm(path, { recursive: true })
       }
+      // Makes sure that the run did what it is for.
+      expect(ways).toEqual(new Set(['log', 'LevelDB']))
     },
   )
 

@@ -88,8 +88,12 @@ describe('a store that this process founded', () => {
     await server.open()
     server.createSession(1)
     await server.commit()
+    // Large commits go to LevelDB.
+    const large = 'x'.repeat(100_000)
+    server.enqueue(1, delivery(message('a', large)))
+    await server.commit()
     isHeld = true
-    server.enqueue(1, delivery(message('a', 'in flight')))
+    server.enqueue(1, delivery(message('a', large)))
     store.commit()
     await rename(directory, `${directory} moved away`)
     await store.sync()
