@@ -19,7 +19,7 @@ import type { AuthenticationResult, ConnackExtras, Owner, Rejection } from '../b
 import { connackReasonCode } from '../boundary/refusal-codes.ts'
 import { STANDARD_PACKET_BYTES_MAX } from '../boundary/session-limits.ts'
 import { connectionExcess } from '../relief/quotas.ts'
-import { canonicalTopic } from '../state/queue-port.ts'
+import { mayPublish } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import { acceptedConnack5, type Login, sessionExpirySeconds } from './connack.ts'
@@ -397,8 +397,7 @@ export class Handshake implements AuthenticationSink, LateClient {
 
   #askAboutWill(login: Login, will: Will): void {
     const { view } = this.#connection
-    const topic = canonicalTopic(this.#state.queues, will.topic)
-    const allowed = this.#state.policy.authorizePublish!(view, topic, will.qos, will.retain)
+    const allowed = mayPublish(this.#state, view, will)
     this.#input.whenAnswered(allowed, (allow) => {
       if (allow) this.#open(login)
       else this.#willDenied(login, will)

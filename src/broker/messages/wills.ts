@@ -9,7 +9,7 @@ import { expiryTime } from '../boundary/expiry.ts'
 import { ownerOf } from '../boundary/ownership.ts'
 import { absentClient, type ClientView } from '../boundary/policy.ts'
 import type { Deadline } from '../state/deadlines.ts'
-import { canonicalTopic } from '../state/queue-port.ts'
+import { mayPublish } from '../state/queue-port.ts'
 import type { PendingWill, ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import type { Publisher } from './publisher.ts'
@@ -221,13 +221,8 @@ export class Wills {
       this.#schedule(clientId, pending.record, pending.view, this.#state.now() + RETRY_MS)
       return
     }
-    const { authorizePublish } = this.#state.policy
     const { will } = pending.record
-    const rightsTopic = canonicalTopic(this.#state.queues, will.topic)
-    const allowed =
-      authorizePublish === undefined
-        ? true
-        : authorizePublish.call(this.#state.policy, pending.view, rightsTopic, will.qos, will.retain)
+    const allowed = mayPublish(this.#state, pending.view, will)
     const topic = this.#state.topics.intern(will.topic)
     const isReady = (): boolean => this.#isRouted(topic) && !this.#publisher.mustQueue(topic)
     if (typeof allowed === 'boolean' && (!allowed || isReady())) {

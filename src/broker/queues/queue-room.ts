@@ -188,15 +188,32 @@ export class QueueRoom implements Queues {
     return parseAddress(topic)
   }
 
+  mayPut(
+    view: ClientView,
+    { name, canonical, topic }: QueueAddress,
+    qos: QoS,
+    retain: boolean,
+  ): boolean | Promise<boolean> {
+    const { policy } = this.#state
+    if (policy.authorizePublish === undefined) return true
+    const puts = policy.authorizePublish(view, canonical, qos, retain)
+    const hasShare = this.definitions.byName.get(name)?.shareFilter != null
+    if (topic === null || !hasShare) return puts
+    // Members of the Shared Subscription get it with this topic, as if it had been published there.
+    const publishes = policy.authorizePublish(view, topic, qos, false)
+    if (typeof puts === 'boolean' && typeof publishes === 'boolean') return puts && publishes
+    return Promise.all([puts, publishes]).then(([one, other]) => one && other)
+  }
+
   authorizePublish(
     view: ClientView,
-    { name, canonical }: QueueAddress,
+    address: QueueAddress,
     qos: QoS,
     retain: boolean,
   ): QueueDecision | Promise<QueueDecision> {
-    const publishes = this.#state.policy.authorizePublish?.(view, canonical, qos, retain) ?? true
-    if (!this.#mayBeDeclared(name)) return publishes
-    return bothOf(publishes, mayDeclare(this.#state.policy, view, `$queue/${name}`, []))
+    const puts = this.mayPut(view, address, qos, retain)
+    if (!this.#mayBeDeclared(address.name)) return puts
+    return bothOf(puts, mayDeclare(this.#state.policy, view, `$queue/${address.name}`, []))
   }
 
   straightRefusal({ retain, properties }: Straight): QueueRefusal | null {

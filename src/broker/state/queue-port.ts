@@ -1,5 +1,5 @@
 /** The queues as the rest of the Server sees them. `broker/queues/` has them. */
-import type { Message } from '../../mqtt/message.ts'
+import type { Message, Will } from '../../mqtt/message.ts'
 import type { AcknowledgePacket, QoS, SubscribeRequest, UserProperties } from '../../mqtt/packet.ts'
 import type { Reason } from '../../mqtt/reason.ts'
 import type { Address, InvalidAddress, QueueAddress, QueueSubscription } from '../../mqtt/server-topics.ts'
@@ -8,7 +8,7 @@ import type { QueueDelivery } from '../../session/context.ts'
 import type { Session } from '../../session/session.ts'
 import type { ConsumerRecord, Store, SubscriptionRecord } from '../../store/store.ts'
 import type { Limit } from '../boundary/events.ts'
-import type { ClientView } from '../boundary/policy.ts'
+import type { ClientView, Policy } from '../boundary/policy.ts'
 
 /**
  * A policy's answer about a queue. `may-declare`: it does not exist yet, and the client may declare it by
@@ -84,6 +84,9 @@ export interface Queues {
 
   /** Returns what a topic name means to queues; null for an ordinary one. */
   address(topic: string): Address | null
+  /** Asks the policy whether the client may put a message into a queue that is there. */
+  mayPut(view: ClientView, address: QueueAddress, qos: QoS, retain: boolean): boolean | Promise<boolean>
+  /** The same, and whether it may declare the queue where it is not there. */
   authorizePublish(
     view: ClientView,
     address: QueueAddress,
@@ -122,10 +125,15 @@ export interface Queues {
   look(): number
 }
 
-/** Returns the topic name that rights are about. */
-export function canonicalTopic(queues: Queues | null, topic: string): string {
+/** Asks the policy whether a client may publish its Will, perhaps into a queue. */
+export function mayPublish(
+  { policy, queues }: { readonly policy: Policy; readonly queues: Queues | null },
+  view: ClientView,
+  { topic, qos, retain }: Pick<Will, 'topic' | 'qos' | 'retain'>,
+): boolean | Promise<boolean> {
   const address = queues?.address(topic) ?? null
-  return address?.kind === 'queue' ? address.canonical : topic
+  if (queues !== null && address?.kind === 'queue') return queues.mayPut(view, address, qos, retain)
+  return policy.authorizePublish?.(view, topic, qos, retain) ?? true
 }
 
 /** Reads evicted bodies back, those of queues from their logs. */
