@@ -272,7 +272,7 @@ export class Inventory {
     return true
   }
 
-  /** Does the same as `deleteSession`, durable once `settled` resolves. */
+  /** Ends a Session as `deleteSession` does; the end is durable once `settled` resolves. */
   endSession(clientId: string): boolean {
     const { sessions, turn } = this.#state
     const session = sessions.get(clientId)

@@ -1,4 +1,4 @@
-/** Figures of one queue. */
+/** Counts the messages of one queue: how many are in each state, and why others left. */
 import type { DeathReason } from './properties.ts'
 
 /** Why a message left without being acknowledged or moved. `dead` is one that has nowhere to be moved to. */

@@ -110,7 +110,7 @@ export class Group {
     if (message.expiresAt !== Number.POSITIVE_INFINITY) core.due(core.context.now() + SWEEP_MS)
     this.#removal.appended(lane, sequence, message)
     if (this.#removal.isIndexed) this.#handOut.live(lane, sequence, message)
-    else this.#stir()
+    else this.#wakeIfNeeded()
     return 'in'
   }
 
@@ -129,7 +129,7 @@ export class Group {
     core.dispatch.present(member)
     core.isAsideStale = true
     core.refresh(member)
-    this.#stir()
+    this.#wakeIfNeeded()
     return member
   }
 
@@ -140,7 +140,7 @@ export class Group {
     member.window.ask(options.prefetch ?? this.#core.rules.prefetch)
     this.#core.dispatch.present(member)
     this.#core.refresh(member)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   /**
@@ -181,7 +181,7 @@ export class Group {
   /** The connection of a consumer is lost, its Session stays. */
   away(member: Member): void {
     this.#returns.away(member)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   /**
@@ -189,28 +189,28 @@ export class Group {
    */
   back(member: Member): void {
     this.#returns.back(member)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
-  /** It unsubscribed: it is given nothing more, and what began is completed. */
+  /** The consumer unsubscribed: it is given nothing more, and hand-outs that have begun are completed. */
   leave(member: Member): void {
     this.#returns.leave(member)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
-  /** Its Session ended; or it was deprived of its rights, and its oldest message is not to be charged. */
+  /** Its Session ended. Without `isCharged` it lost its rights, and its oldest message is not charged. */
   end(member: Member, isCharged = true): void {
     this.#returns.end(member, isCharged)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
-  /** It may take messages again. Hands out. */
+  /** The consumer has room again: hands out messages. */
   room(member: Member): void {
     if (member.isGone) return
     member.hasRoom = true
     this.#core.refresh(member)
     if (this.#removal.isIndexed && this.#handOut.hasWork) this.#handOut.run(WORK_MAX)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   // ── acknowledgements ────────────────────────────────────────────────────────────────────────────────
@@ -221,13 +221,13 @@ export class Group {
    */
   acknowledged(handle: Handle, code: number, retryAfter: number | null = null, detail = ''): void {
     this.#returns.acknowledged(handle, code, retryAfter, detail)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   /** A message goes back before its consumer has begun with it: it is nobody's failure. */
   giveBack(handle: Handle): void {
     this.#returns.giveBack(handle)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   /** Whether `done` with this tag would settle something that is known. */
@@ -241,7 +241,7 @@ export class Group {
    */
   answer(tag: Tag, verb: Verb, seconds: number | null, detail: string): 'done' | 'gone' {
     const isDone = this.#returns.answer(tag, verb, seconds, detail)
-    this.#stir()
+    this.#wakeIfNeeded()
     return isDone ? 'done' : 'gone'
   }
 
@@ -270,10 +270,10 @@ export class Group {
   /** The segment of a lane that had to be read is in memory. */
   loaded(lane: number): void {
     this.#core.lanes[lane]!.isLoading = false
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
-  /** It is the time that `tickAt` asked for. */
+  /** Call this at the time that `tickAt` asked for. */
   tick(): void {
     const core = this.#core
     if (core.isClosed) return
@@ -284,7 +284,7 @@ export class Group {
     this.#ids.tick()
     const earliest = Math.min(next, sweepAt)
     if (earliest !== Number.POSITIVE_INFINITY) core.due(earliest)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   /** A message was appended elsewhere, in this turn, or is lost. */
@@ -292,10 +292,10 @@ export class Group {
     const core = this.#core
     if (core.isClosed || death.entry.state !== State.Moving) return
     core.settle(death.entry)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
-  #stir(): void {
+  #wakeIfNeeded(): void {
     if (this.hasWork) this.#core.wake()
   }
 
@@ -349,7 +349,7 @@ export class Group {
   resume(): void {
     this.#core.isPaused = false
     this.#core.context.paused(false)
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   get isPaused(): boolean {
@@ -359,7 +359,7 @@ export class Group {
   /** Has everything go that nobody holds and that is there now. */
   purge(): void {
     this.#removal.purge()
-    this.#stir()
+    this.#wakeIfNeeded()
   }
 
   get isPurging(): boolean {
@@ -382,7 +382,7 @@ export class Group {
    */
   extract(lane: number, sequence: number): boolean {
     const isDone = this.#removal.extract(lane, sequence)
-    this.#stir()
+    this.#wakeIfNeeded()
     return isDone
   }
 

@@ -38,7 +38,7 @@ export class HandOut {
     for (const lane of core.lanes) {
       for (let entry = lane.first; entry !== null; entry = entry.next) {
         if (entry.state !== State.Ready) this.#unknown.push(entry)
-        // One beyond the cursor has its turn when the cursor comes there.
+        // An entry beyond the cursor is handed out when the cursor reaches it.
         else if (entry.sequence < lane.cursor) ready.push(entry)
       }
     }
@@ -161,7 +161,7 @@ export class HandOut {
     else if (isFresh) this.#unread(lane)
   }
 
-  /** One that came back, or is loose at a Session that is away. */
+  /** Hands out an entry that came back, or that a Session without a connection has in flight. */
   #again(lane: Lane, entry: Entry): void {
     const core = this.#core
     const read = lane.read(entry.sequence)
@@ -240,7 +240,7 @@ export class HandOut {
     else aside.add(entry)
   }
 
-  /** Whether everybody who is connected has refused it for its size. */
+  /** Whether it was too large for all connected members. */
   #isTooLarge(entry: Entry): boolean {
     const tried = entry.countBlocked(Block.TooLarge)
     if (tried === 0 || tried >= TRIED_MAX) return tried > 0

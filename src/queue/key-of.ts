@@ -25,7 +25,7 @@ export function keyOf(text: string): (message: Message) => string {
   }
 }
 
-/** The last one of a name counts. */
+/** Returns the value of a User Property; if there are several of this name, of the last one. */
 function userProperty({ properties }: Message, name: string): string | undefined {
   if (properties.length === 0) return undefined
   return decodeForwardedProperties(properties).userProperties?.findLast(([one]) => one === name)?.[1]

@@ -103,7 +103,7 @@ export class Removal {
     return isFew && core.bytes - core.movingBytes + size <= rules.bytesMax + SLACK_BYTES
   }
 
-  /** Whether its limits are exceeded, and it drops what is too much. */
+  /** Whether the queue exceeds its limits and drops messages for it. */
   get #isOver(): boolean {
     const { rules } = this.#core
     if (rules.overflow !== 'drop-oldest') return false
@@ -131,7 +131,7 @@ export class Removal {
 
   // ── a newer message of a key ────────────────────────────────────────────────────────────────────────
 
-  /** Takes notice of a message that was appended: an older one of its key goes, unless somebody holds it. */
+  /** Notes an appended message. An older one with its key is removed, unless a consumer holds it. */
   appended(lane: Lane, sequence: number, message: Message): void {
     const values = this.#core.lastValues?.[lane.number]
     if (values === undefined) return
@@ -180,7 +180,7 @@ export class Removal {
 
   // ── purging and expiry ──────────────────────────────────────────────────────────────────────────────
 
-  /** Has all that is there now and that nobody holds go; what comes later stays. */
+  /** Deletes the present messages that no consumer holds. Later ones stay. */
   purge(): void {
     for (const lane of this.#core.lanes) lane.purgeTo = lane.end
   }

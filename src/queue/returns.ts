@@ -47,7 +47,7 @@ export class Returns {
     this.#settleDown(member)
   }
 
-  /** Clients acknowledge in order [MQTT-4.6.0-2]; who skips a message will never acknowledge it. */
+  /** Clients acknowledge in order [MQTT-4.6.0-2]: one that skips a message will never acknowledge it. */
   #passOver(handle: Handle): void {
     const core = this.#core
     const { sent, passedOver } = handle.member
@@ -63,7 +63,7 @@ export class Returns {
     }
   }
 
-  /** It goes back before its consumer has begun with it. */
+  /** Takes a message back that its consumer has not begun to handle. */
   giveBack(handle: Handle): void {
     const { entry, member } = handle
     if (handle.hold !== Hold.Current || entry.state !== State.Sent) return
@@ -118,7 +118,7 @@ export class Returns {
     core.defer(entry, asked ?? core.retryDelay(entry))
   }
 
-  /** Ready at once, and recorded. */
+  /** Makes an entry ready at once, and records that. */
   #back(entry: Entry): void {
     this.#core.recordReturned(entry, 0)
     this.#core.ready(entry)
@@ -188,7 +188,7 @@ export class Returns {
 
   // ── time ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Ends what is over by now, a slice of it. Returns the time at which something is due next. */
+  /** Ends time-outs, delays and leases that are over by now, a slice of them. Returns when to call next. */
   tick(now: number): number {
     const core = this.#core
     const { ackTimeoutMs, passedOverMs } = core.rules
@@ -258,7 +258,7 @@ export class Returns {
     this.#settleDown(member)
   }
 
-  /** Takes an entry from whoever has it, for a step that follows. */
+  /** Takes an entry from its member. The caller says what becomes of it. */
   #letGo(entry: Entry): void {
     const core = this.#core
     const handle = entry.handle!
@@ -308,7 +308,7 @@ export class Returns {
     core.context.returned(entry.lane, entry.sequence, entry.failures, entry.attempts - 1, 0)
   }
 
-  /** Its client is back: what nobody claimed is its own again, and is sent again. */
+  /** The client is back. It is sent again the messages that no other consumer has claimed. */
   back(member: Member): void {
     const core = this.#core
     if (member.isOnline) return
@@ -330,7 +330,7 @@ export class Returns {
     this.#settleDown(member)
   }
 
-  /** Its Session ended, or it was deprived of its rights; then nothing is charged. */
+  /** The Session ended or, without `isCharged`, lost its rights: then no message is charged. */
   end(member: Member, isCharged: boolean): void {
     const core = this.#core
     if (member.isGone) return
@@ -363,7 +363,7 @@ export class Returns {
     } else core.kill(entry, 'in-doubt', entry.code, '', member.consumer.clientId)
   }
 
-  /** It unsubscribed: what began is completed. */
+  /** The consumer unsubscribed: hand-outs that have begun are completed. */
   leave(member: Member): void {
     member.isClosing = true
     this.#core.dispatch.present(member)
@@ -371,7 +371,7 @@ export class Returns {
     this.#settleDown(member)
   }
 
-  /** Its packet identifiers are free with its connection. */
+  /** Forgets messages that were taken from it: the end of the connection frees their packet identifiers. */
   #forgetEchoes(member: Member): void {
     const { echoList } = member
     for (let one = echoList.first; one !== null; one = echoList.first) this.#endEcho(one)
@@ -451,7 +451,7 @@ export class Returns {
   }
 
   /**
-   * After a restart a message may be unread that somebody had: it is done all the same, if it can be read
+   * Completes a message that a consumer had before a restart and that was not read since, if it can be read
    * now.
    */
   #completeUnread({ lane: number, sequence }: Tag): boolean {

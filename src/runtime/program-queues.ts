@@ -24,9 +24,6 @@ import {
   writtenProperties,
 } from '../queue/properties.ts'
 
-/** The longest time to the next attempt that a handler can ask for, in seconds. */
-const RETRY_AFTER_MAX = 86_400
-
 /** Handlers at work at once. */
 const CONCURRENCY_MAX = PREFETCH_MAX
 
@@ -267,8 +264,7 @@ async function settled(
 function retryAfterOf(error: unknown): number | null {
   if (typeof error !== 'object' || error === null || !('retryAfter' in error)) return null
   const { retryAfter } = error
-  const isTime = typeof retryAfter === 'number' && retryAfter >= 0
-  return isTime ? Math.min(retryAfter, RETRY_AFTER_MAX) : null
+  return typeof retryAfter === 'number' && retryAfter >= 0 ? retryAfter : null
 }
 
 function received({ state }: Server, queue: string, { message, handle, enqueuedAt }: Handed): QueueMessage {

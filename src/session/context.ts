@@ -89,7 +89,7 @@ export interface SessionContext {
     reasonCode: number,
     packet: AcknowledgePacket | null,
   ): void
-  /** Is told that the client is gone: messages of queues that it did not answer may go to others. */
+  /** Is told that the client is gone: messages of queues that it has not acknowledged may go to others. */
   loosened(session: InnerSession): void
   /** Is told, for a Session that consumes queues, that everything was sent and there is room left. */
   room(session: InnerSession): void

@@ -1,8 +1,7 @@
 /**
  * The port of the logs of queues and streams, beside `Store`: reached as `store.logs`, in memory and on
- * disk. Its file in the repository is src/store/log-store.ts. Everything that `store.ts` says about
- * recording holds here: records are synchronous, fill the open block, and are durable with `openSequence` as
- * it was read after recording.
+ * disk. Everything that `store.ts` says about recording holds here: records are synchronous, fill the open
+ * block, and are durable with `openSequence` as it was read after recording.
  *
  * A log is an append-only list of messages, numbered from 1. A definition (queue, stream) has one log for
  * each lane. A group reads the logs of one definition and knows which entries are settled. The entries of a
@@ -232,8 +231,8 @@ export interface LogStore {
    */
   putDefinition(definition: number, record: DefinitionRecord): void
   /**
-   * Forgets a definition with its logs and groups. Its segments go by and by. Sessions must let go of what
-   * they have in flight.
+   * Forgets a definition with its logs and groups; later commits delete its segments. Sessions must first
+   * release what they have in flight.
    */
   deleteDefinition(definition: number): void
   /**

@@ -191,6 +191,12 @@ describe('refused', () => {
     expect(lastRecord(stage)).toMatchObject({ due: 8000 })
   })
 
+  test('retry-after is a day at most', () => {
+    const { stage, a } = sent(['1'])
+    a.answer(0x80, a.has[0], 100_000)
+    expect(lastRecord(stage)).toMatchObject({ due: 1000 + 86_400_000 })
+  })
+
   test('0x91: ready at once, no failure', () => {
     const { stage, a } = sent(['1'])
     a.answer(0x91)

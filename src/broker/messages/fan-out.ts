@@ -65,7 +65,7 @@ export class FanOutQueue {
   #isScheduled = false
   /** Whether `add` is called for the candidate whose turn it is. */
   #isAdmitting = false
-  /** The turn in which the latest whole message was over. */
+  /** The turn in which the latest whole message was given to its last receiver. */
   #wholeEndedIn = -1
 
   /** `advance` gives a message to more receivers until work reaches `until`. Returns whether all have it. */

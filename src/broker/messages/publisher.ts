@@ -47,7 +47,7 @@ export class Publisher {
    * Deliveries without identifiers are the same for all subscribers of one QoS and RETAIN flag: made once.
    */
   #plain: (Delivery | null)[] = [null, null, null, null, null, null]
-  /** A bit for each of these that was made. */
+  /** A bit for each of these Deliveries that was made for the current message. */
   #plainMade = 0
 
   constructor(

@@ -22,9 +22,6 @@ import { Queue } from './queue.ts'
 import { HandedOut, QueueConsumer } from './queue-consumer.ts'
 import { consumersOf, SessionConsumers } from './session-consumers.ts'
 
-/** A consumer asks for an earlier repetition than this, at most, in seconds. */
-const RETRY_AFTER_MAX = 86_400
-
 /** Units of work for telling one consumer that there is room. */
 const CONSUMER_UNITS = 2
 
@@ -185,7 +182,7 @@ export class Consuming implements ConsumerChanges {
   ): void {
     if (!(source instanceof HandedOut)) return
     const { handle, consumer } = source
-    // One that is too large to be sent again goes back, and is found too large when it is handed out.
+    // A message that is too large to be sent again goes back. The next hand-out finds that it is too large.
     const code = reasonCode === Reason.PacketTooLarge ? Reason.PacketIdentifierInUse : reasonCode
     const { retryAfter, reasonString = '' } = packet ?? {}
     consumer.queue.group.acknowledged(handle, code, secondsOf(retryAfter), reasonString)
@@ -195,7 +192,7 @@ export class Consuming implements ConsumerChanges {
 
   loosened(session: Session): void {
     const consumers = consumersOf(session)
-    // A stop of the Server is nobody's failure.
+    // When the Server stops, no delivery counts as failed.
     if (consumers === null || this.#state.stopping) return
     for (const consumer of consumers.all()) consumer.queue.group.away(consumer.member)
     consumers.sweep()
@@ -299,7 +296,7 @@ export class Consuming implements ConsumerChanges {
     )
     this.#add(queue, consumer)
     this.leave(session, filter, false)
-    // It has nothing yet, so the machine may have forgotten it.
+    // The machine may have forgotten it already, since it has no messages.
     consumersOf(session)!.closing.add(consumer)
     return consumer
   }
@@ -362,5 +359,5 @@ function isOf(source: unknown, consumer: QueueConsumer): boolean {
 /** Reads the User Property `retry-after`; null for none, and for what is no time. */
 function secondsOf(text: string | undefined): number | null {
   if (text === undefined || !/^\d{1,6}(?:\.\d{1,3})?$/.test(text)) return null
-  return Math.min(Number(text), RETRY_AFTER_MAX)
+  return Number(text)
 }

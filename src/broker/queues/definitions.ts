@@ -18,14 +18,14 @@ import type { Usage } from '../accounts/usage.ts'
 import type { QueueRefusal } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { DeadLetters } from './dead-letters.ts'
-import { Queue, type QueueDefinition, type QueueSurroundings } from './queue.ts'
+import { Queue, type QueueDefinition, type QueueEnvironment } from './queue.ts'
 import { QueueOwners } from './queue-owners.ts'
 
 /** Changes who consumes a queue, when its definition changes. Set by `QueueRoom`. */
 export interface ConsumerChanges {
   /** Members of Shared Subscriptions become consumers of this queue. */
   takeMembers(queue: Queue): void
-  /** They become members again. */
+  /** Consumers that came by a Shared Subscription become its members again. */
   giveMembersBack(queue: Queue): void
   /** A message of a queue went to the dead letters, in this turn. */
   moved(queue: Queue, lane: number, sequence: number): void
@@ -33,7 +33,7 @@ export interface ConsumerChanges {
   endConsumers(queue: Queue, which: 'all' | 'unfitting', reason: string): void
 }
 
-export class Definitions implements QueueSurroundings {
+export class Definitions implements QueueEnvironment {
   readonly state: ServerState
   readonly byName = new Map<string, Queue>()
   readonly byGroup = new Map<number, Queue>()
@@ -63,7 +63,7 @@ export class Definitions implements QueueSurroundings {
     return this.options.lookaheadMessagesMax
   }
 
-  bury(queue: Queue, death: Parameters<QueueSurroundings['bury']>[1]): void {
+  moveToDeadLetters(queue: Queue, death: Parameters<QueueEnvironment['moveToDeadLetters']>[1]): void {
     this.#deadLetters.add(queue, death)
   }
 

@@ -20,22 +20,22 @@ export interface QueueNumbers {
 }
 
 /** The queue behind the machine. */
-export interface Owner {
+export interface OwningQueue {
   readonly name: string
   readonly numbers: QueueNumbers
   readonly unsettledMax: number
   /** The key of a message, by its rule. */
   keyOf(message: Message): string
   /** Moves a message to the dead letters, and tells the group in a later turn. */
-  bury(death: Death): void
-  /** It is to be known after a restart. */
+  moveToDeadLetters(death: Death): void
+  /** Records whether the queue is paused, for the next start. */
   paused(isPaused: boolean): void
 }
 
 export class QueueContext implements GroupContext, ConsumedQueue {
   /** Set once, right after it was made with this context. */
   group!: Group
-  readonly #owner: Owner
+  readonly #owner: OwningQueue
   readonly #state: ServerState
   readonly #logs: LogStore
   readonly #logNumbers: readonly number[]
@@ -50,7 +50,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   /** By lane: what is appended from here on may not be durable before that block. */
   readonly #safeNext: number[]
 
-  constructor(state: ServerState, owner: Owner) {
+  constructor(state: ServerState, owner: OwningQueue) {
     this.#owner = owner
     this.#state = state
     this.#logs = state.store.logs
@@ -166,7 +166,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   // ── what becomes of messages and consumers ──────────────────────────────────────────────────────────────
 
   dead(death: Death): void {
-    this.#owner.bury(death)
+    this.#owner.moveToDeadLetters(death)
   }
 
   dropped(reason: GoneReason, _lane: number, _sequence: number, count: number): void {
@@ -208,7 +208,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   }
 
   tickAt(time: number): void {
-    // One that is earlier than needed looks again when it comes.
+    // A deadline that comes too early does no harm: it sets the next one.
     if (this.#deadline !== null && this.#deadline.time <= time) return
     this.#state.deadlines.cancel(this.#deadline)
     this.#deadline = time === Number.POSITIVE_INFINITY ? null : this.#state.deadlines.at(time, this.#tick)

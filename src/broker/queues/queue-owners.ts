@@ -21,7 +21,7 @@ export class QueueOwners {
     if (origin === 'use') owner.addMade(1, 0, 0)
   }
 
-  /** It is deleted, or the operator's from now on. */
+  /** The queue was deleted, or belongs to the operator from now on. */
   removed(queue: Queue): void {
     const { owner, origin } = queue
     if (owner === null) return

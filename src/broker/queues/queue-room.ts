@@ -71,7 +71,7 @@ export class QueueRoom implements Queues {
     return notices
   }
 
-  /** Does that after the store was read again: meanwhile the configuration may have changed. */
+  /** Applies the configuration after the store was read again: it may have changed meanwhile. */
   configureAgain(): void {
     this.configure(this.definitions.options)
   }

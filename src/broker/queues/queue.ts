@@ -14,7 +14,7 @@ import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import type { ProgramConsumer } from './program-consumer.ts'
 import type { QueueConsumer } from './queue-consumer.ts'
-import { type Owner, QueueContext, type QueueNumbers } from './queue-context.ts'
+import { type OwningQueue, QueueContext, type QueueNumbers } from './queue-context.ts'
 import { counted } from './queue-view.ts'
 
 /** Memory of a queue with nothing in it. */
@@ -24,12 +24,12 @@ const QUEUE_BYTES = 2048
 const CONSUMER_BYTES = 512
 
 /** The Server around all queues. */
-export interface QueueSurroundings {
+export interface QueueEnvironment {
   readonly state: ServerState
   readonly unsettledMax: number
   readonly lookaheadMessagesMax: number
   /** Moves a message to the dead letters, and calls `moved` of its queue's group in a later turn. */
-  bury(queue: Queue, death: Death): void
+  moveToDeadLetters(queue: Queue, death: Death): void
   /** Records the definition of a queue anew. */
   record(queue: Queue): void
 }
@@ -50,7 +50,7 @@ export interface RecoveredQueue {
   readonly group: RecoveredGroup
 }
 
-export class Queue implements Inlet, Owner {
+export class Queue implements Inlet, OwningQueue {
   readonly name: string
   readonly numbers: QueueNumbers
   readonly group: Group
@@ -71,18 +71,14 @@ export class Queue implements Inlet, Owner {
   idleSince: number
   /** Messages whose `message-id` had no or too many bytes, and was not heard. */
   ignoredIds = 0
-  readonly #surroundings: QueueSurroundings
+  readonly #environment: QueueEnvironment
   readonly #state: ServerState
   #isGone = false
 
-  constructor(
-    surroundings: QueueSurroundings,
-    definition: QueueDefinition,
-    recovered: RecoveredQueue | null,
-  ) {
+  constructor(environment: QueueEnvironment, definition: QueueDefinition, recovered: RecoveredQueue | null) {
     const { name, numbers, origin, properties, owner } = definition
-    this.#surroundings = surroundings
-    this.#state = surroundings.state
+    this.#environment = environment
+    this.#state = environment.state
     this.name = name
     this.numbers = numbers
     this.origin = origin
@@ -98,14 +94,14 @@ export class Queue implements Inlet, Owner {
   }
 
   #rules(): GroupRules {
-    const { unsettledMax, lookaheadMessagesMax } = this.#surroundings
+    const { unsettledMax, lookaheadMessagesMax } = this.#environment
     const hasDeadLetters = deadLetterQueue(this.name, this.properties) !== null
     const isDeadLetters = isDeadLetterName(this.name)
     return { ...this.properties, hasDeadLetters, isDeadLetters, unsettledMax, lookaheadMessagesMax }
   }
 
   get unsettledMax(): number {
-    return this.#surroundings.unsettledMax
+    return this.#environment.unsettledMax
   }
 
   /**
@@ -195,8 +191,8 @@ export class Queue implements Inlet, Owner {
     return keyOf(this.properties.key)(message)
   }
 
-  bury(death: Death): void {
-    this.#surroundings.bury(this, death)
+  moveToDeadLetters(death: Death): void {
+    this.#environment.moveToDeadLetters(this, death)
   }
 
   // ── its life ────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +204,7 @@ export class Queue implements Inlet, Owner {
 
   paused(isPaused: boolean): void {
     this.isPaused = isPaused
-    this.#surroundings.record(this)
+    this.#environment.record(this)
   }
 
   get isGone(): boolean {

@@ -23,7 +23,7 @@ export interface Dispatch {
   /** Whether `admit` has to see every message before it goes. */
   readonly needsMessages: boolean
 
-  /** A member joined, left, came or went. */
+  /** A member joined or left, or its client connected or disconnected. */
   present(member: Member): void
   /** A member may be chosen from now on. */
   open(member: Member): void
@@ -34,14 +34,14 @@ export interface Dispatch {
   /** Returns an open member that may be given this message; null if there is none. */
   pick(entry: Entry): Member | null
   /**
-   * Takes notice of a message that has no entry yet, or that is known without its key. False if it has to
-   * wait: then it is kept here until `ready` is called for it.
+   * Notes the key of a message that is about to be handed out. False if it has to wait: then the dispatch
+   * keeps it until it calls `ready`.
    */
   admit(entry: Entry, message: Message): boolean
-  /** Nobody may have a message that is ready. True if it is kept here until `ready` is called for it. */
+  /** No member may be given a ready message now. True if the dispatch keeps it until it calls `ready`. */
   keep(entry: Entry): boolean
   given(entry: Entry, member: Member): void
-  /** A hand-out to this member is over, and the entry perhaps not. */
+  /** A hand-out to this member is over; the entry may be handed out again. */
   returned(entry: Entry, member: Member): void
   /** The entry is settled or dead. Its state is still the old one. */
   left(entry: Entry): void

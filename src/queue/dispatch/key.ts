@@ -12,7 +12,7 @@ import { Fewest } from './fewest.ts'
 
 /** Memory of a key, without its name. */
 const KEY_BYTES = 200
-/** Entries that left while they waited stay in their list until they are that many, and the majority. */
+/** Entries that have left are removed from a list when there are more than this, and more than half. */
 const VACANT_MAX = 16
 
 /** A key that has entries. */
@@ -87,7 +87,7 @@ export class ByKey implements Dispatch {
   admit(entry: Entry, message: Message): boolean {
     const key = this.#keyFor(this.#keyOf(message))
     entry.key = key
-    // One that is with a member already, or deferred, is under way whatever the rule says now.
+    // An entry that a member has, or that is deferred, is under way even if the window is full.
     if (entry.state === State.Ready && (key.waitingCount > 0 || key.underWay >= this.#window)) {
       this.#wait(key, entry)
       return false
@@ -139,7 +139,7 @@ export class ByKey implements Dispatch {
     return key
   }
 
-  /** Most are the latest of their key; one that came back goes before others. */
+  /** Adds an entry in order of sequence: mostly at the end, before others if it came back. */
   #wait(key: Key, entry: Entry): void {
     const { waiting } = key
     let at = waiting.length
@@ -157,7 +157,7 @@ export class ByKey implements Dispatch {
     }
   }
 
-  /** Lets go what may go now. Forgets a key without messages. */
+  /** Makes entries ready as far as the window allows. Forgets a key without messages. */
   #advance(key: Key): void {
     while (key.waitingCount > 0 && key.underWay < this.#window) {
       const { holder } = key

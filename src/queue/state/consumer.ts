@@ -29,7 +29,7 @@ export const State = {
   Held: 5,
   /** Ready again at a time. */
   Deferred: 6,
-  /** Its body is read back to be put elsewhere. */
+  /** Its body is being read back, to be put into another queue. */
   Moving: 7,
   Gone: 8,
 } as const
@@ -38,9 +38,9 @@ export type State = (typeof State)[keyof typeof State]
 
 /** Why a member is not given an entry that is ready. */
 export const Block = {
-  /** The message was taken from it by a time-out, and it may still be at it. */
+  /** A time-out took the message from the member, which may still be working on it. */
   Echo: 1,
-  /** It refused the message with 0x87: somebody else shall have it. */
+  /** The member refused the message with 0x87: another one is to have it. */
   Refused: 2,
   /** The message exceeds the Maximum Packet Size of its connection. */
   TooLarge: 4,

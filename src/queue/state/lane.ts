@@ -39,7 +39,7 @@ export class Lane {
   /** The oldest entry. */
   first: Entry | null = null
   #last: Entry | null = null
-  /** The oldest entry beyond the cursor: there are some after a restart. */
+  /** The oldest entry beyond the cursor. Only a restart leaves entries there. */
   #ahead: Entry | null = null
   /** Whether its next segment is being read. */
   isLoading = false
@@ -88,7 +88,7 @@ export class Lane {
     yield* this.gone
   }
 
-  /** Takes what is settled from a recovery, before there is any entry. */
+  /** Sets what a recovery found settled. Call it before any entry is made. */
   recover(floor: number, runs: Iterable<Run>, end: number, messages: number, bytes: number): void {
     this.end = end
     this.cursor = floor
@@ -98,7 +98,7 @@ export class Lane {
     this.advance()
   }
 
-  /** Makes an entry of something that is not settled, during a recovery, in any order. */
+  /** Makes an entry during a recovery, in any order. Its message is not settled. */
   restore(sequence: number, size: number): Entry {
     const entry = new Entry(this.number, sequence, size)
     let before = this.#last
@@ -135,7 +135,7 @@ export class Lane {
     if (next === null) this.#last = previous
     else next.previous = previous
     if (this.#ahead === entry) this.#ahead = next
-    // One beyond the cursor must not be read again.
+    // The cursor must not read a settled entry again.
     if (entry.sequence >= this.cursor) this.gone.add(entry.sequence, entry.sequence + 1)
     entry.previous = null
     entry.next = null
@@ -161,7 +161,7 @@ export class Lane {
     return true
   }
 
-  /** Finds an entry. Those that are looked for one after the other are found in one walk. */
+  /** Finds an entry. Look-ups in order of sequence take one walk together. */
   find(sequence: number): Entry | null {
     const from = this.#found
     const goesOn = from !== null && from.state !== State.Gone && from.sequence <= sequence
@@ -172,7 +172,7 @@ export class Lane {
     return null
   }
 
-  /** Moves the cursor over what has an entry or is settled. */
+  /** Moves the cursor past entries and settled sequences. */
   advance(): void {
     for (;;) {
       if (this.#ahead !== null && this.#ahead.sequence <= this.cursor) {

@@ -26,7 +26,7 @@ export class Window {
     this.ask(prefetch)
   }
 
-  /** Sets a number, or has it learn from where it is. */
+  /** Sets a fixed size, or lets the window adapt from its present size. */
   ask(prefetch: 'auto' | number): void {
     this.#fixed = prefetch === 'auto' ? 0 : prefetch
     if (prefetch !== 'auto') this.size = prefetch

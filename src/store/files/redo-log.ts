@@ -102,7 +102,7 @@ export class RedoLog {
     await syncData(this.#descriptor)
   }
 
-  /** Notes durably that the database has all commits up to this one. */
+  /** Records durably that the database has all commits up to this one. */
   async mark(settled: number): Promise<void> {
     const { salt } = this
     const slot = this.#turn % REDO_STATES

@@ -23,11 +23,11 @@ import { syncLogs } from './log-sync.ts'
 import { openRedoLog, type RedoLog, type RedoSyncing } from './redo-log.ts'
 
 /**
- * The database gets what is behind when it has so many bytes in the log: 64 small commits that are synced by
- * themselves, and 1,500 that are synced together.
+ * The database gets the commits that it lacks once they have so many bytes in the log: 64 small commits that
+ * are synced by themselves, or 1,500 that are synced together.
  */
 const FLUSH_BYTES: Readonly<Record<RedoSyncing, number>> = { each: 256 * 1024, together: 512 * 1024 }
-/** A commit waits for the database when this much is behind. */
+/** A commit waits while the database lacks more bytes of commits than this. */
 const BEHIND_BYTES_MAX = 512 * 1024
 /** The most bytes of commits that are durable and that the database does not have yet. */
 export const BEHIND_BYTES = 2 * (BEHIND_BYTES_MAX + LOGGED_BYTES_MAX)

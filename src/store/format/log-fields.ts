@@ -20,7 +20,7 @@ export interface LogFlight {
   readonly filter: string
 }
 
-/** Returns what a delivery that a group made is, in flight; null for another one. */
+/** Describes a queue's delivery that is in flight; null for any other delivery. */
 export function flightOf({ source, qos, retain, subscriptionIdentifiers }: Delivery): LogFlight | null {
   if (source === undefined) return null
   const { group, lane, sequence, attempt, filter } = source

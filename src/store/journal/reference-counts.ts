@@ -14,7 +14,7 @@ export class ReferenceCounts {
   /** Counts that do not fit into a word, by offset. */
   #many: Map<number, number> | null = null
 
-  /** Bodies that a parked entry refers to. */
+  /** Number of bodies that parked entries refer to. */
   get size(): number {
     return this.#length
   }

@@ -122,7 +122,7 @@ export class GroupBuilder {
     }
   }
 
-  /** Settles entries, whatever is known of them. */
+  /** Settles entries, and forgets which of them were returned or held. */
   settle(lane: number, first: number, next: number): void {
     this.lane(lane).add(first, next)
     if (this.#returned.size + this.#held.size === 0) return

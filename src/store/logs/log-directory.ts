@@ -222,7 +222,7 @@ export class LogDirectory {
     this.#changed.clear()
   }
 
-  /** A part that may still get segments stays, so that its place is kept. */
+  /** Whether an empty part may be deleted: not the last one, unless it is full, so that its place is kept. */
   #mayGo(at: number): boolean {
     return at < this.#parts.length - 1 || this.#parts[at]!.length === PART_SEGMENTS
   }

@@ -324,7 +324,7 @@ function addFragment(log: Log, stored: Segment): void {
   log.fragments.push(fragment)
 }
 
-/** Sequences of a fragment that it has no entry for. */
+/** Number of sequences of a fragment that have no entry. */
 function gapsIn({ first, end, count }: Fragment): number {
   return end - first - count
 }

@@ -53,7 +53,7 @@ export class LogReader {
     }
   }
 
-  /** Null if it was settled meanwhile. */
+  /** Reads a segment from the database; null if it was settled meanwhile. */
   async #read(log: number, first: number): Promise<Segment | null> {
     const { db, directory } = this.#database
     try {

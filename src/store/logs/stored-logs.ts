@@ -94,7 +94,7 @@ export class StoredLogs {
     return bytes
   }
 
-  /** Returns the log; makes it if there is none. */
+  /** Returns the log with this number, a new one if there is none. */
   made(number: number, definition: number): Log {
     let log = this.#logs.get(number)
     if (log === undefined) {
@@ -209,7 +209,7 @@ export class StoredLogs {
     else for (const fragment of log.fragments) fragment.expiry = Math.max(fragment.expiry, time)
   }
 
-  /** Forgets the logs of a deleted definition, and deletes them by and by. */
+  /** Forgets the logs of a deleted definition. The next commits delete them. */
   discard(logs: readonly number[]): void {
     for (const number of logs) {
       const log = this.#logs.get(number)

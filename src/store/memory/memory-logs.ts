@@ -14,7 +14,7 @@ import { LogTimes, logDecoding } from '../logs/log-times.ts'
 import { StoredLogs } from '../logs/stored-logs.ts'
 import type { StateSource } from '../store.ts'
 
-/** Changes after which what is settled is let go of, if the broker does not commit before. */
+/** Settled segments are released after so many changes, unless a commit releases them before. */
 const CHANGES_MAX = 1024
 
 export class MemoryLogs implements LogStore {
@@ -45,7 +45,7 @@ export class MemoryLogs implements LogStore {
     this.#source = source
   }
 
-  /** Lets go of what is settled. */
+  /** Releases settled segments. */
   commit(): void {
     this.#changes = 0
     if (!this.#logs.isEmpty) this.#logs.seal([], () => {})

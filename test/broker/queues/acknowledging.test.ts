@@ -373,7 +373,7 @@ describe('acknowledging', () => {
     await a.vanish()
     const { queues } = disk.world.server
     // The end of the Session is durable, its dead letter is not made.
-    queues!.definitions.bury = () => {}
+    queues!.definitions.moveToDeadLetters = () => {}
     await disk.world.pass(3)
     await disk.kill()
     const b = await disk.connect('b')
