@@ -43,7 +43,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'store/level',
     'store/records',
   ],
-  queue: ['queue/state', 'queue/dispatch', 'queue'],
+  queue: ['queue/explicit', 'queue/state', 'queue/dispatch', 'queue'],
   broker: [
     'broker/boundary',
     'broker/accounts',

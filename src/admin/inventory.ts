@@ -3,7 +3,6 @@
  * messages.
  */
 import type { SecurityEvent } from '../broker/boundary/security.ts'
-import { isServerTopic } from '../broker/connection/server-topics.ts'
 import type {
   ClientEntry,
   Inventory,
@@ -16,6 +15,7 @@ import type {
 } from '../broker/inventory.ts'
 import type { ErrorCode } from '../errors.ts'
 import type { ForwardedProperties } from '../mqtt/properties/forwarded.ts'
+import { isServerTopic } from '../mqtt/server-topics.ts'
 import { SHARE_PREFIX, topicFilterError } from '../mqtt/topics.ts'
 import { type ControlCommand, requestedBy } from './control.ts'
 import { type Match, type Matches, processMatches } from './matches.ts'

@@ -26,7 +26,7 @@ export const NAME_FORM = 'a name of 1 to 64 letters, digits, "_", "-" or "."'
 
 const NAME = /^[A-Za-z0-9_.-]{1,64}$/
 const PARAMETER = /^([a-z-]+)=([^/+#;\0]+)$/
-const TAG = /^[A-Za-z0-9.]{1,40}$/
+const TAG = /^[A-Za-z0-9._-]{1,40}$/
 
 const SLASH = 0x2f
 const DOLLAR = 0x24
@@ -41,7 +41,8 @@ const VERBS = ['retry', 'dead', 'extend'] as const
 /** The most messages that a consumer can ask to hold at once. */
 export const PREFETCH_MAX = 1000
 
-/** The longest time in seconds for which a message can be lent to a consumer. */
+/** The time in seconds for which a consumer holds a message if it does not say; and the longest one. */
+export const LEASE_SECONDS = 60
 export const LEASE_SECONDS_MAX = 86_400
 
 /** The parameters of a Subscription; as User Properties of SUBSCRIBE, each begins with `queue-`. */
@@ -53,6 +54,9 @@ const PROPERTY = 'queue-'
 
 /** Characters of a client's text that a sentence repeats. */
 const SHOWN_CHARACTERS_MAX = 64
+
+/** The topic of a bridge's state, which a bridge sets by PUBLISH and by its Will; NAME is one level. */
+const BRIDGE_STATE = /^\$SYS\/broker\/connection\/[^/]+\/state$/
 
 /** A topic or filter that begins with a word of the Server and means nothing. */
 export interface InvalidAddress {
@@ -221,6 +225,19 @@ export function isDeadLetterName(name: string): boolean {
 /** Whether it is the name of a reply queue, which only the Server makes. */
 export function isReplyName(name: string): boolean {
   return name.startsWith('reply.')
+}
+
+/** Whether only the Server publishes to this topic: all of `$SYS` except the states of bridges. */
+export function isServerTopic(topic: string): boolean {
+  if (!topic.startsWith('$SYS')) return false
+  return isLevelEnd(topic, 4) && !isBridgeState(topic)
+}
+
+/**
+ * Whether it is `$SYS/broker/connection/NAME/state`, the topic that Mosquitto's bridges use for their state.
+ */
+export function isBridgeState(topic: string): boolean {
+  return BRIDGE_STATE.test(topic)
 }
 
 /** Returns the first level without its `$` if it is one of the words. */

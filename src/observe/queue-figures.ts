@@ -55,6 +55,7 @@ function countersTogether(one: QueueCounters, other: QueueCounters): QueueCounte
     dead: sums(one.dead, other.dead),
     dropped: sums(one.dropped, other.dropped),
     ids: sums(one.ids, other.ids),
+    results: sums(one.results, other.results),
   }
 }
 

@@ -3,6 +3,7 @@
  * step keeps the counts, tells the dispatch, and makes the record that the step needs.
  */
 
+import type { HeldEntry } from '../store/log-store.ts'
 import type { Dispatch, DispatchContext } from './dispatch/dispatch.ts'
 import { dispatchOf } from './dispatch/dispatch-of.ts'
 import { Counts, type GoneReason, type StateCounts } from './figures.ts'
@@ -10,17 +11,13 @@ import type { GroupContext } from './group-context.ts'
 import { keyOf } from './key-of.ts'
 import type { DeathReason } from './properties.ts'
 import { completeRules, type GroupRules, type Rules, retryDelayMs } from './rules.ts'
-import { type Consumer, type Entry, type Handle, Hold, Member, State, Timeouts } from './state/consumer.ts'
+import { type Entry, type Handle, Hold, type Member, State, Timeouts } from './state/consumer.ts'
 import { EntryHeap } from './state/entry-heap.ts'
 import { Lane } from './state/lane.ts'
 import { LastValues } from './state/last-values.ts'
 
 /** Reason String that a dead letter keeps. */
 const DETAIL_CHARACTERS_MAX = 256
-/** How long a consumer holds a message with explicit acknowledgement unless it asked for another time. */
-const LEASE_SECONDS = 60
-const NOBODY: Consumer = { clientId: '', take: () => 'no-room', release: () => {}, abandon: () => {} }
-const ORPHAN = { face: 'queue', qos: 1, prefetch: null, isExplicit: true, leaseSeconds: null } as const
 
 export class Core implements DispatchContext {
   readonly context: GroupContext
@@ -53,8 +50,8 @@ export class Core implements DispatchContext {
    */
   readonly tagged: readonly Map<number, Entry>[]
   readonly pausedMembers = new Set<Member>()
-  /** Stands for consumers of which only leases are known, from before a restart. */
-  readonly orphans = new Member(NOBODY, ORPHAN, 1, false)
+  /** Those that are gone and hold messages; after a restart, all that held any. */
+  readonly former = new Set<Member>()
   isPaused = false
   isClosed = false
   /** Entries and handles in memory. */
@@ -147,6 +144,13 @@ export class Core implements DispatchContext {
     return entry
   }
 
+  /** Entries that members hold who are gone. */
+  get formerHeld(): number {
+    let held = 0
+    for (const member of this.former) held += member.held
+    return held
+  }
+
   setState(entry: Entry, state: State): void {
     this.inState[entry.state]!--
     this.inState[state]!++
@@ -170,7 +174,7 @@ export class Core implements DispatchContext {
     const { handle } = entry
     if (handle === null) return
     entry.handle = null
-    if (entry.state === State.Held) handle.member.held--
+    if (entry.state === State.Held && --handle.member.held === 0) this.former.delete(handle.member)
     handle.list?.remove(handle)
     handle.timeouts?.remove(handle)
     handle.hold = Hold.Over
@@ -244,6 +248,11 @@ export class Core implements DispatchContext {
     this.context.returned(entry.lane, entry.sequence, entry.failures, entry.attempts, due)
   }
 
+  /** Records a message that is under way as it was before this hand-out. */
+  recordBefore({ lane, sequence, failures, attempts }: Entry): void {
+    this.context.returned(lane, sequence, failures, attempts - 1, 0)
+  }
+
   /** Counts a failure. Returns true if that was one too many: then the entry is dead. */
   fail(entry: Entry, code: number, detail: string, clientId: string): boolean {
     entry.failures++
@@ -262,12 +271,16 @@ export class Core implements DispatchContext {
     entry.at = this.context.now() + ms
     this.setState(entry, State.Held)
     this.leases.push(entry)
-    this.context.held(entry.lane, entry.sequence, handle.attempt, entry.at, handle.token)
+    this.context.held(heldEntry(entry, handle))
     this.due(entry.at)
   }
 
-  leaseMs(member: Member): number {
-    return 1000 * (member.options.leaseSeconds ?? LEASE_SECONDS)
+  tokenOf({ lane, sequence }: Entry, attempt: number, { consumer }: Member): string {
+    return this.context.token(lane, sequence, attempt, consumer)
+  }
+
+  leaseMs({ leaseSeconds }: Handle): number {
+    return 1000 * leaseSeconds
   }
 
   retryDelay(entry: Entry): number {
@@ -284,6 +297,8 @@ export class Core implements DispatchContext {
       return
     }
     counts.dead[reason]++
+    // After a crash before it is moved, its tag must not be given out again.
+    if (this.tagged[entry.lane]!.has(entry.sequence)) this.recordReturned(entry, 0)
     if (entry.size < 0) entry.size = this.#sizeOf(entry)
     this.unlist(entry)
     this.detach(entry)
@@ -382,4 +397,10 @@ export class Core implements DispatchContext {
   woke(): void {
     this.#isAwake = false
   }
+}
+
+/** An entry that is held by this hand-out, as the store keeps it. */
+export function heldEntry({ lane, sequence, at }: Entry, handle: Handle): HeldEntry {
+  const { attempt, token, leaseSeconds, member } = handle
+  return { lane, sequence, attempt, until: at, token, leaseSeconds, clientId: member.consumer.clientId }
 }

@@ -29,6 +29,9 @@ export class Waits {
   }
 }
 
+/** Why a result was not published. `no-topic`: neither the message nor the queue names one. */
+export type LostResult = 'no-topic' | 'invalid-topic' | 'not-authorized' | 'overflow'
+
 /** Counts since the queue was made or the broker started. */
 export class Counts {
   in = 0
@@ -65,6 +68,15 @@ export class Counts {
   waited(ms: number): void {
     this.waits ??= new Waits()
     this.waits.add(Math.max(0, ms))
+  }
+
+  /** Results of messages with explicit acknowledgement: published, or lost by reason. */
+  readonly results: Record<'published' | LostResult, number> = {
+    published: 0,
+    'no-topic': 0,
+    'invalid-topic': 0,
+    'not-authorized': 0,
+    overflow: 0,
   }
 
   refusedBy(code: number): void {

@@ -1,8 +1,9 @@
 /** The port of a queue's machine: all that it asks of the Server around it. */
 import type { Message } from '../mqtt/message.ts'
+import type { HeldEntry } from '../store/log-store.ts'
 import type { GoneReason } from './figures.ts'
 import type { DeathReason } from './properties.ts'
-import type { Entry, Member } from './state/consumer.ts'
+import type { Consumer, Entry, Member } from './state/consumer.ts'
 import type { LogSegment } from './state/lane.ts'
 import type { Run } from './state/runs.ts'
 
@@ -26,8 +27,11 @@ export interface Death {
 export interface GroupContext {
   /** Broker time in ms. */
   now(): number
-  /** 8 random characters, which nobody can guess. */
-  token(): string
+  /**
+   * Returns the token of a hand-out to this consumer, which nobody can guess: the same one for the same
+   * hand-out as long as the queue exists.
+   */
+  token(lane: number, sequence: number, attempt: number, consumer: Consumer): string
 
   /** Appends a message to the log of a lane. Returns its sequence; 0 when the store has failed. */
   append(lane: number, message: Message): number
@@ -41,7 +45,7 @@ export interface GroupContext {
   /** Records that a message came back or failed. `due` is when it is ready again; 0 for at once. */
   returned(lane: number, sequence: number, failures: number, attempts: number, due: number): void
   /** Records that a message is held until a time. */
-  held(lane: number, sequence: number, attempt: number, until: number, token: string): void
+  held(entry: HeldEntry): void
   /** Records the id of a message that was just appended. */
   remembered(id: string, time: number): void
   /** Tells that so many ids were forgotten early, since there were too many. */

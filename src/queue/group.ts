@@ -7,9 +7,10 @@
  */
 import type { Message } from '../mqtt/message.ts'
 import type { HeldEntry, ReturnedEntry } from '../store/log-store.ts'
-import { Core } from './core.ts'
+import { Core, heldEntry } from './core.ts'
 import { dispatchOf } from './dispatch/dispatch-of.ts'
 import { explain } from './explain.ts'
+import type { Tag } from './explicit/tag.ts'
 import type { Counts, StateCounts } from './figures.ts'
 import type { Death, GroupContext } from './group-context.ts'
 import { HandOut } from './hand-out.ts'
@@ -31,7 +32,6 @@ import {
 import { type Look, look } from './state/look.ts'
 import type { RememberedId } from './state/remembered.ts'
 import type { Run } from './state/runs.ts'
-import type { Tag } from './tag.ts'
 
 /** Messages that are handed out or dropped in one turn: then others are served. */
 const WORK_MAX = 512
@@ -163,8 +163,7 @@ export class Group {
     core.detach(entry)
     if (before !== null) before.member.consumer.release(before)
     const { isExplicit } = member.options
-    // The old token is not known any more; of a tag with it, only `done` is heard.
-    const token = isExplicit ? core.context.token() : ''
+    const token = isExplicit ? core.tokenOf(entry, attempt, member) : ''
     const handle = new Handle(entry, member, qos, attempt, core.context.now(), token)
     if (isExplicit) core.tagged[number]!.set(sequence, entry)
     handle.packetId = packetId
@@ -230,16 +229,19 @@ export class Group {
     this.#wakeIfNeeded()
   }
 
-  /** Whether `done` with this tag would settle something that is known. */
+  /** Whether `done` with this tag would settle something. */
   isThere(tag: Tag): boolean {
-    return this.#returns.find(tag) !== null
+    if (this.#core.isClosed) return false
+    return this.#returns.find(tag) !== null || this.#core.lanes[tag.lane]?.isUnread(tag.sequence) === true
   }
 
   /**
    * A PUBLISH to `$ack`. `seconds` belongs to `retry` and `extend`, null for the default. Returns 'gone' if
-   * it changed nothing: the message is gone, or somebody else has it.
+   * it changed nothing: the message is gone, or somebody else has it. That the tag was given out is for the
+   * caller to check.
    */
   answer(tag: Tag, verb: Verb, seconds: number | null, detail: string): 'done' | 'gone' {
+    if (this.#core.isClosed) return 'gone'
     const isDone = this.#returns.answer(tag, verb, seconds, detail)
     this.#wakeIfNeeded()
     return isDone ? 'done' : 'gone'
@@ -426,10 +428,10 @@ export class Group {
 
   /** Memory of all that it keeps, without what is its members' (`Member.bytesHeld`). */
   get bytesHeld(): number {
-    const { entries, inState, orphans, dispatch, lastValues } = this.#core
-    const held = inState[State.Held]! - orphans.held
+    const { entries, inState, formerHeld, dispatch, lastValues } = this.#core
+    const held = inState[State.Held]! - formerHeld
     const withMembers = inState[State.Sent]! + inState[State.Loose]! + inState[State.Pinned]! + held
-    let bytes = GROUP_BYTES + ENTRY_BYTES * (entries - withMembers) + HANDLE_BYTES * orphans.held
+    let bytes = GROUP_BYTES + ENTRY_BYTES * (entries - withMembers) + HANDLE_BYTES * formerHeld
     bytes += dispatch.bytesHeld + this.#ids.list.bytesHeld
     for (const values of lastValues ?? []) bytes += values.bytesHeld
     return bytes
@@ -464,8 +466,7 @@ export class Group {
     for (const lane of this.#core.lanes) {
       for (let entry = lane.first; entry !== null; entry = entry.next) {
         if (entry.state !== State.Held) continue
-        const { attempt, token } = entry.handle!
-        yield { lane: lane.number, sequence: entry.sequence, attempt, until: entry.at, token }
+        yield heldEntry(entry, entry.handle!)
       }
     }
   }

@@ -267,8 +267,9 @@ export class HandOut {
     const { options } = member
     const qos = options.face === 'share' ? (Math.min(message.qos, options.qos) as QoS) : options.qos
     const now = core.context.now()
-    const token = options.isExplicit ? core.context.token() : ''
-    const handle = new Handle(entry, member, qos, entry.attempts + 1, now, token)
+    const attempt = entry.attempts + 1
+    const token = options.isExplicit ? core.tokenOf(entry, attempt, member) : ''
+    const handle = new Handle(entry, member, qos, attempt, now, token)
     const result = member.consumer.take(message, handle)
     if (result !== 'taken') return result
     const before = entry.handle
@@ -285,6 +286,8 @@ export class HandOut {
       this.#settleBySending(entry, handle)
       if (member.isOpen) core.dispatch.loadChanged(member)
     } else {
+      // The tag of the one before is known: no later hand-out may have the same one.
+      if (before !== null && before.token !== '') core.recordBefore(entry)
       this.#holdBy(entry, handle)
       core.refresh(member)
     }
@@ -307,7 +310,7 @@ export class HandOut {
     core.dispatch.given(entry, member)
     if (handle.token !== '') core.tagged[entry.lane]!.set(entry.sequence, entry)
     if (qos === 0) {
-      core.hold(entry, handle, core.leaseMs(member))
+      core.hold(entry, handle, core.leaseMs(handle))
       return
     }
     core.setState(entry, State.Sent)

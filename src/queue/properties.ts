@@ -14,6 +14,7 @@ import {
   secondsInWords,
   UNLIMITED,
 } from '../structures/quantity.ts'
+import { isResultsTemplate } from './explicit/results.ts'
 
 /** The reasons for which a message can go to the dead letters. */
 export const DEATH_REASONS = [
@@ -36,6 +37,8 @@ const GIB = 1024 * MIB
 const DAY = 86_400
 
 const FILTERS_TEXT = `a list of up to ${FILTERS_MAX} different topic filters that do not begin with $`
+
+const RESULTS_TEXT = 'none, or a topic name in which {topic}, {queue} and {1} to {9} are replaced'
 
 /** One property. */
 interface PropertyRow<T> {
@@ -205,6 +208,17 @@ export const QUEUE_PROPERTIES = {
     ...integersOf({ min: 1, max: 1_000_000 }, 'ids'),
     counter: 'limits/refused/queue_ids_max',
     says: 'ids that a queue remembers; with more, the oldest is forgotten early',
+  }),
+  results: row({
+    default: 'none',
+    unit: '',
+    allowed: RESULTS_TEXT,
+    read: (found) =>
+      found === 'none' || (typeof found === 'string' && isResultsTemplate(found)) ? found : undefined,
+    says: 'the topic for results of messages without a Response Topic; or none',
+    note:
+      'With ack=explicit the payload of the acknowledgement is a result. {topic} is the topic of the ' +
+      'message, {1} to {9} are its levels, and {queue} is the name of the queue.',
   }),
   share: row({
     default: true,

@@ -2,7 +2,7 @@
 import type { QoS } from '../mqtt/message.ts'
 import type { HeldEntry, ReturnedEntry } from '../store/log-store.ts'
 import type { Core } from './core.ts'
-import { type Entry, Handle, State } from './state/consumer.ts'
+import { type Consumer, type Entry, Handle, Member, State } from './state/consumer.ts'
 import type { RememberedId } from './state/remembered.ts'
 import type { Run } from './state/runs.ts'
 
@@ -29,6 +29,11 @@ export interface Place {
   readonly attempt: number
   readonly qos: QoS
   readonly packetId: number
+}
+
+/** The holder of what was held before a restart: only its name is known. */
+function formerConsumer(clientId: string): Consumer {
+  return { clientId, take: () => 'no-room', release: () => {}, abandon: () => {} }
 }
 
 export function restoreEntries(core: Core, { group, logs }: Recovery): void {
@@ -73,15 +78,20 @@ function restoreHeld(
   held: readonly HeldEntry[],
   entryOf: (lane: number, sequence: number) => Entry | null,
 ): void {
-  const nobody = core.orphans
-  for (const { lane, sequence, attempt, until, token } of held) {
+  const holders = new Map<string, Member>()
+  for (const { lane, sequence, attempt, until, token, leaseSeconds, clientId } of held) {
     const entry = entryOf(lane, sequence)
     if (entry === null) continue
+    const name = `${leaseSeconds} ${clientId}`
+    const options = { face: 'queue', qos: 1, prefetch: null, isExplicit: true, leaseSeconds } as const
+    const holder = holders.get(name) ?? new Member(formerConsumer(clientId), options, 1, false)
+    holders.set(name, holder)
+    core.former.add(holder)
     entry.attempts = Math.max(entry.attempts, attempt)
     entry.at = until
-    entry.handle = new Handle(entry, nobody, 1, attempt, core.context.now(), token)
+    entry.handle = new Handle(entry, holder, 1, attempt, core.context.now(), token)
     core.handles++
-    nobody.held++
+    holder.held++
     core.setState(entry, State.Held)
     core.leases.push(entry)
     core.due(until)

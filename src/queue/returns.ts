@@ -4,8 +4,8 @@
  */
 import { Reason } from '../mqtt/reason.ts'
 import type { Core } from './core.ts'
+import type { Tag } from './explicit/tag.ts'
 import { Block, type Entry, type Handle, Hold, type Member, State } from './state/consumer.ts'
-import type { Tag } from './tag.ts'
 
 /** How long a consumer that had too much is given nothing: it doubles each time, up to the second one. */
 const PAUSE_MS = 1000
@@ -37,7 +37,7 @@ export class Returns {
       if (!member.options.isExplicit) member.window.acknowledged(core.context.now(), handle.sentAt)
       member.isSilent = false
       if (code >= 0x80) this.#refused(handle, code, retryAfter, detail)
-      else if (member.options.isExplicit) core.hold(entry, handle, core.leaseMs(member))
+      else if (member.options.isExplicit) core.hold(entry, handle, core.leaseMs(handle))
       else {
         core.counts.acknowledged++
         core.settle(entry)
@@ -304,8 +304,7 @@ export class Returns {
       return
     }
     entry.failures++
-    // This hand-out is not over: `attempts` counts those before.
-    core.context.returned(entry.lane, entry.sequence, entry.failures, entry.attempts - 1, 0)
+    core.recordBefore(entry)
   }
 
   /** The client is back. It is sent again the messages that no other consumer has claimed. */
@@ -347,7 +346,8 @@ export class Returns {
         core.counts.redelivered.lost++
         const isOldest = handle === charged
         if (isOldest && core.fail(entry, entry.code, '', member.consumer.clientId)) continue
-        if (isOldest) this.#back(entry)
+        // A tag that was given out must not be given out again.
+        if (isOldest || handle.token !== '') this.#back(entry)
         else core.ready(entry)
       }
     }
@@ -391,6 +391,7 @@ export class Returns {
     const core = this.#core
     member.isGone = true
     core.members.delete(member)
+    if (member.held > 0) core.former.add(member)
     core.pausedMembers.delete(member)
     this.#forgetEchoes(member)
     core.refresh(member)
@@ -425,7 +426,7 @@ export class Returns {
     const { member } = handle
     if (verb === 'extend') {
       if (entry.state !== State.Held) return false
-      core.hold(entry, handle, seconds === null ? core.leaseMs(member) : 1000 * seconds)
+      core.hold(entry, handle, seconds === null ? core.leaseMs(handle) : 1000 * seconds)
       return true
     }
     this.#learn(handle)

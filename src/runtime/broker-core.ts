@@ -1,5 +1,5 @@
 /** Starts the Server with its store, users and bans. Nothing can reach it until listeners open. */
-import { randomBytes } from 'node:crypto'
+import { createHmac, randomBytes } from 'node:crypto'
 import type { Access } from '../access/access.ts'
 import { bansVersion, readBans } from '../access/bans/bans-file.ts'
 import { KeptBans } from '../access/bans/kept-bans.ts'
@@ -129,6 +129,7 @@ function systemHost(): Host {
       setImmediate(callback)
     },
     randomId: () => randomBytes(12).toString('base64url'),
+    keyedHash: (key, text) => createHmac('sha256', key).update(text).digest(),
   }
 }
 

@@ -85,6 +85,10 @@ export interface HeldEntry {
   /** Broker time in ms at which the lease ends. */
   readonly until: number
   readonly token: string
+  /** How long a lease is that its consumer asks for without a time. */
+  readonly leaseSeconds: number
+  /** Client Identifier of the consumer. */
+  readonly clientId: string
 }
 
 export interface RememberedId {

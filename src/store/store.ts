@@ -44,6 +44,10 @@ export interface ConsumerRecord {
   readonly prefetch: 'auto' | number | null
   /** Whether it is told the number, time and key of messages. */
   readonly meta: boolean
+  /** Present if it acknowledges explicitly. */
+  readonly ack?: 'explicit'
+  /** How long it holds a message then, in seconds; absent for the default. */
+  readonly leaseSeconds?: number
 }
 
 export interface WillRecord {

@@ -10,6 +10,7 @@
  * `bytesPerMessage` (allocated, buffers included), `collections` (if not 0, the bytes are wrong); and
  * `idleConnectionBytes`.
  */
+import { createHmac } from 'node:crypto'
 import { join } from 'node:path'
 import { PerformanceObserver } from 'node:perf_hooks'
 import { setTimeout } from 'node:timers/promises'
@@ -57,6 +58,7 @@ const host = {
   bootTime: () => null,
   defer: (callback) => deferred.push(callback),
   randomId: () => 'id',
+  keyedHash: (key, text) => createHmac('sha256', key).update(text).digest(),
 }
 
 /** A client at the other end: counts writes, and answers QoS 1 and 2 in one chunk at the end of the turn. */

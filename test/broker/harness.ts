@@ -1,6 +1,7 @@
 /**
  * A Server without sockets and without a clock: tests push bytes in, read packets out, and move time by hand.
  */
+import { createHmac } from 'node:crypto'
 import mqttPacket, { type Packet } from 'mqtt-packet'
 import type { BrokerEvents, EventName } from '../../src/broker/boundary/events.ts'
 import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
@@ -245,6 +246,7 @@ export class World {
         this.#deferred.push(callback)
       },
       randomId: () => `id${++this.#ids}`,
+      keyedHash: (key: string, text: string) => createHmac('sha256', key).update(text).digest(),
     }
     const limits = limitsWith(options.limits)
     const queues = { ...DEFAULT_QUEUE_OPTIONS, ...options.queues }

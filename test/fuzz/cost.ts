@@ -3,6 +3,7 @@
  * from a callback of the event loop to its end. Inputs that led to more work than others of their kind are
  * changed further, so the search climbs.
  */
+import { createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import mqttPacket from 'mqtt-packet'
 import { DEFAULT_LIMITS } from '../../src/broker/boundary/limits.ts'
@@ -306,6 +307,7 @@ class Measured {
         this.#deferred.push(callback)
       },
       randomId: () => `id${++this.#ids}`,
+      keyedHash: (key: string, text: string) => createHmac('sha256', key).update(text).digest(),
     }
     this.#server = new Server(
       { host, store: new MemoryStore(), limits: DEFAULT_LIMITS, policy: {} },

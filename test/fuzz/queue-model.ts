@@ -41,6 +41,7 @@ export interface Hand {
   readonly handle: Handle
   readonly attempt: number
   readonly qos: number
+  readonly leaseSeconds: number
   sentAt: number
   passedOver: boolean
   is: 'current' | 'echo' | 'over'
@@ -262,7 +263,9 @@ export class Model {
     item.attempts++
     const { sentAt } = handle
     const { attempt, qos } = handle
-    const hand: Hand = { item, client, handle, attempt, qos, sentAt, passedOver: false, is: 'current' }
+    const leaseSeconds = client.options.leaseSeconds ?? 60
+    const fresh = { passedOver: false, is: 'current' } as const
+    const hand: Hand = { item, client, handle, attempt, qos, leaseSeconds, sentAt, ...fresh }
     client.servedAt = ++this.#serial
     this.note(`qos ${handle.qos}`)
     if (handle.qos === 0 && !client.options.isExplicit) {
@@ -273,7 +276,7 @@ export class Model {
     item.hand = hand
     item.state = 'sent'
     client.hands.push(hand)
-    if (handle.qos === 0) this.#hold(hand, 1000 * (client.options.leaseSeconds ?? 60))
+    if (handle.qos === 0) this.#hold(hand, 1000 * leaseSeconds)
   }
 
   #judge(item: Item, client: Client, handle: Handle): void {
@@ -499,7 +502,7 @@ export class Model {
       if (!client.options.isExplicit) client.window.acknowledged(this.#now, hand.sentAt)
       client.silent = false
       if (code >= 0x80) this.#refuse(hand, code, retryAfter)
-      else if (client.options.isExplicit) this.#hold(hand, 1000 * (client.options.leaseSeconds ?? 60))
+      else if (client.options.isExplicit) this.#hold(hand, 1000 * hand.leaseSeconds)
       else {
         this.#free(item)
         this.#gone(item)
@@ -708,7 +711,7 @@ export class Model {
     if (!isLatest) return 'gone'
     if (verb === 'extend') {
       if (item.state !== 'held') return 'gone'
-      this.#hold(hand, 1000 * (seconds ?? client.options.leaseSeconds ?? 60))
+      this.#hold(hand, 1000 * (seconds ?? hand.leaseSeconds))
       return 'done'
     }
     const wasSent = item.state === 'sent'

@@ -1,8 +1,8 @@
 /** Fuzzing of a queue's machine against the naive model: random events, and its invariants after each. */
 import { Message, Topic } from '../../src/mqtt/message.ts'
+import { parseTag } from '../../src/queue/explicit/tag.ts'
 import { completeRules, type GroupRules } from '../../src/queue/rules.ts'
 import type { MemberOptions } from '../../src/queue/state/consumer.ts'
-import { parseTag } from '../../src/queue/tag.ts'
 import { FakeConsumer, RULES, Stage } from '../queue/stage.ts'
 import { Client, type Hand, Model } from './queue-model.ts'
 import type { Random } from './random.ts'
@@ -211,6 +211,7 @@ class Theatre {
   #world: number
   #hasChanged = false
   readonly #hands: Hand[] = []
+  readonly #tags = new Set<string>()
   #names = 0
 
   constructor(play: Play) {
@@ -231,6 +232,9 @@ class Theatre {
       model.take(consumer, handle)
       const hand = model.handOf(handle)
       if (hand !== null) this.#hands.push(hand)
+      const { tag } = handle
+      if (tag !== '' && this.#tags.has(tag)) throw new Error(`the tag ${tag} is given out twice`)
+      this.#tags.add(tag)
     }
     stage.onRefusal = (consumer, handle, result) => model.refused(consumer, handle, result)
     stage.onDrop = (reason, lane, sequence) => model.dropped(reason, lane, sequence)
@@ -319,7 +323,7 @@ class Theatre {
   /** The hand-out as the model knows it after a crash. */
   #now(hand: Hand): Hand {
     const { item } = hand
-    const isSame = item.hand?.handle === hand.handle
+    const isSame = item.hand?.handle === hand.handle || item.hand?.handle.tag === hand.handle.tag
     return isSame ? item.hand! : hand
   }
 
@@ -447,6 +451,7 @@ class Theatre {
   #join(options: MemberOptions, stored: boolean, sizeMax: number): void {
     if (this.#model.clients.length >= 6) return
     const consumer = new FakeConsumer(this.#stage, `c${++this.#names}`)
+    consumer.isStored = stored
     if (sizeMax > 0) consumer.sizeMax = sizeMax
     this.#model.join(new Client(consumer, options, stored, this.#model.rules.prefetch))
     consumer.member = this.#stage.group.join(consumer, options, true)
@@ -465,6 +470,7 @@ class Theatre {
     for (const { client, hands, echoes } of left) {
       const consumer = new FakeConsumer(this.#stage, client.consumer.clientId)
       consumer.sizeMax = client.consumer.sizeMax
+      consumer.isStored = true
       const again = new Client(consumer, client.options, true, model.rules.prefetch)
       again.online = false
       model.join(again)

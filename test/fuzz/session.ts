@@ -1,4 +1,5 @@
 /** Fuzzing of the whole Server: what clients of all versions do, right and wrong, against the naive model. */
+import { createHmac } from 'node:crypto'
 import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Server } from '../../src/broker/server.ts'
@@ -232,6 +233,7 @@ class Stage {
         this.#deferred.push(callback)
       },
       randomId: () => `id${++this.#ids}`,
+      keyedHash: (key: string, text: string) => createHmac('sha256', key).update(text).digest(),
     }
     const fatal = (error: Error): void => {
       this.#fatal = error

@@ -9,6 +9,7 @@ import type { GroupRules } from '../../src/queue/rules.ts'
 import type { Consumer, Handle, Member, MemberOptions } from '../../src/queue/state/consumer.ts'
 import type { LogCursor, LogSegment } from '../../src/queue/state/lane.ts'
 import { type Run, Runs } from '../../src/queue/state/runs.ts'
+import type { HeldEntry } from '../../src/store/log-store.ts'
 
 export const RULES: GroupRules = { ...DEFAULT_PROPERTIES, filters: ['#'] }
 
@@ -76,6 +77,7 @@ export class Log {
 /** One consumer, and what it was sent. */
 export class FakeConsumer implements Consumer {
   readonly clientId: string
+  isStored = false
   /** What `take` answers; 'no-room' for none. */
   capacity = Number.POSITIVE_INFINITY
   /** Larger messages are too large. */
@@ -140,7 +142,8 @@ export class Stage implements GroupContext {
   readonly silents: Member[] = []
   unsettledMaxTold = 0
   packetId = 0
-  tokens = 0
+  /** Starts of the broker before this one. */
+  starts = 0
   tickTime = Number.POSITIVE_INFINITY
   isAwake = false
   /** Whether segments have to be read; those that are in memory, as `lane first`. */
@@ -172,8 +175,9 @@ export class Stage implements GroupContext {
     return this.time
   }
 
-  token(): string {
-    return `t${++this.tokens}`
+  token(lane: number, sequence: number, attempt: number, { isStored }: Consumer): string {
+    const token = `t${lane}-${sequence}-${attempt}`
+    return isStored === true ? token : `${token}-${this.starts}`
   }
 
   append(lane: number, message: Message): number {
@@ -232,8 +236,9 @@ export class Stage implements GroupContext {
     this.records.push({ is: 'returned', lane, sequence, failures, attempts, due })
   }
 
-  held(lane: number, sequence: number, attempt: number, until: number, token: string): void {
-    this.log.held.set(`${lane} ${sequence}`, { lane, sequence, attempt, until, token })
+  held(entry: HeldEntry): void {
+    const { lane, sequence, until } = entry
+    this.log.held.set(`${lane} ${sequence}`, entry)
     this.records.push({ is: 'held', lane, sequence, until })
   }
 
@@ -339,7 +344,7 @@ export class Stage implements GroupContext {
   restarted(rules = this.rules): Stage {
     const stage = new Stage(rules, this.log)
     stage.time = this.time
-    stage.tokens = this.tokens
+    stage.starts = this.starts + 1
     return stage
   }
 

@@ -406,7 +406,15 @@ export function actOnLogs(model: LogModel, random: Random, bytesMax = 3000): voi
     model.return(queue, { lane, sequence: random.pick(live), failures: random.below(5), attempts: 3, due })
   } else if (action < 84 && live.length > 0) {
     const until = model.brokerTime + 60_000
-    model.hold(queue, { lane, sequence: random.pick(live), attempt: 2, until, token: 'abcdefgh' })
+    model.hold(queue, {
+      lane,
+      sequence: random.pick(live),
+      attempt: 2,
+      until,
+      token: 'abcdefgh',
+      leaseSeconds: 90,
+      clientId: 'w',
+    })
   } else if (action < 90) {
     model.rememberId(queue, `id-${random.below(1e9)}`)
   } else if (action < 94 && live.length > 0) {

@@ -183,7 +183,15 @@ export function logsContract(name: string, make: StoreMaker, { durable }: { dura
         model.settle(queue, 0, 1, 1100)
         model.settle(queue, 1, 200, 300)
         model.return(queue, { lane: 1, sequence: 1, failures: 2, attempts: 3, due: 77 })
-        model.hold(queue, { lane: 1, sequence: 3, attempt: 1, until: 99, token: 'abcdefgh' })
+        model.hold(queue, {
+          lane: 1,
+          sequence: 3,
+          attempt: 1,
+          until: 99,
+          token: 'abcdefgh',
+          leaseSeconds: 90,
+          clientId: 'w',
+        })
         model.rememberId(queue, 'u1')
         model.send(queue, 1, 1, 4)
         await model.commit()

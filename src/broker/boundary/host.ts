@@ -13,4 +13,6 @@ export interface Host {
   defer(callback: () => void): void
   /** A fresh, unguessable identifier of printable characters. */
   randomId(): string
+  /** HMAC-SHA256. */
+  keyedHash(key: string, text: string): Buffer
 }

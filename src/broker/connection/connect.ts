@@ -4,6 +4,7 @@ import type { Will } from '../../mqtt/message.ts'
 import type { ConnectPacket } from '../../mqtt/packet.ts'
 import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
 import { Reason } from '../../mqtt/reason.ts'
+import { isServerTopic } from '../../mqtt/server-topics.ts'
 import { isUtf8Payload } from '../../mqtt/utf8.ts'
 import { connectExcess, type Excess } from '../accounts/form-limits.ts'
 import type { Ban } from '../boundary/bans.ts'
@@ -15,7 +16,6 @@ import type { AuthenticationResult, Credentials, Owner, WaitingClient } from '..
 import { sessionExcess } from '../relief/quotas.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { sessionExpirySeconds } from './connack.ts'
-import { isServerTopic } from './server-topics.ts'
 
 /** The longest Client Identifier of MQTT 3.1, in characters (its section 3.1); 3.1.1 has no such limit. */
 const CLIENT_ID_3_1_CHARACTERS_MAX = 23

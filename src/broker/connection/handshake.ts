@@ -12,6 +12,7 @@ import type { Will } from '../../mqtt/message.ts'
 import type { ConnackProperties, ConnectPacket } from '../../mqtt/packet.ts'
 import { PacketType } from '../../mqtt/packet-type.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
+import { isBridgeState } from '../../mqtt/server-topics.ts'
 import type { Session } from '../../session/session.ts'
 import { REFUSED } from '../accounts/rates.ts'
 import type { Limit } from '../boundary/events.ts'
@@ -47,7 +48,6 @@ import { type LateBy, type LateClient, LoginTime } from './login-time.ts'
 import type { NetworkConnection } from './network-connection.ts'
 import type { PacketSender } from './packet-sender.ts'
 import { RateGate } from './rate-gate.ts'
-import { isBridgeState } from './server-topics.ts'
 
 /**
  * Messages in flight to a client before 5.0 at first. It has no Receive Maximum, and a small device that

@@ -7,6 +7,7 @@ import type { AcknowledgePacket, ProtocolVersion, PublishPacket, QoS } from '../
 import { PacketType } from '../../mqtt/packet-type.ts'
 import { ProtocolError, Reason } from '../../mqtt/reason.ts'
 import type { QueueAddress } from '../../mqtt/server-topics.ts'
+import { isServerTopic } from '../../mqtt/server-topics.ts'
 import { topicLevels } from '../../mqtt/topics.ts'
 import { isUtf8Payload } from '../../mqtt/utf8.ts'
 import type { Session } from '../../session/session.ts'
@@ -19,16 +20,16 @@ import type { ServerParts } from '../sessions/server-parts.ts'
 import type { QueueDecision } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
+import { AcknowledgementReceiver, type PublishAnswers } from './acknowledgement-receiver.ts'
 import type { Input } from './input.ts'
 import type { NetworkConnection } from './network-connection.ts'
 import { IncomingAliases } from './output/topic-aliases.ts'
 import type { PacketSender } from './packet-sender.ts'
 import type { RateGate } from './rate-gate.ts'
-import { isServerTopic } from './server-topics.ts'
 
 const DOLLAR = 0x24
 
-export class PublishReceiver {
+export class PublishReceiver implements PublishAnswers {
   readonly #state: ServerState
   readonly #parts: ServerParts
   readonly #connection: NetworkConnection
@@ -44,6 +45,8 @@ export class PublishReceiver {
   #receiving = 0
   /** QoS 2 identifiers that are part of `#receiving`. */
   #receivingIds: Set<number> | null = null
+  /** Null until the client acknowledges a message of a queue by PUBLISH. */
+  #explicit: AcknowledgementReceiver | null = null
   /** The digest of the QoS 2 message that is being handled; a connection handles one at a time. */
   #digest = 0
 
@@ -97,7 +100,7 @@ export class PublishReceiver {
     if (packet.qos > 0 && !this.#register(packet, topic)) return
     const refusal = this.#refusalOf(packet, topic)
     if (refusal !== null) {
-      this.#refuse(packet, topic, refusal)
+      this.refuse(packet, topic, refusal)
       return
     }
     if (topic.name.charCodeAt(0) === DOLLAR && this.#isAddressed(packet, topic)) return
@@ -111,17 +114,31 @@ export class PublishReceiver {
     const address = queues?.address(topic.name) ?? null
     if (queues === null || address === null) return false
     if (address.kind === 'invalid') {
-      this.#refuse(packet, topic, address.reasonCode, address.sentence)
+      // Before 5.0 PUBACK only says that the packet came: a mistaken tag is no reason to lose the connection.
+      if (this.#version < 5 && topic.name.startsWith('$ack/')) this.accept(packet, Reason.Success, 0)
+      else this.refuse(packet, topic, address.reasonCode, address.sentence)
       return true
     }
     if (address.kind === 'ack') {
-      this.#refuse(packet, topic, Reason.TopicNameInvalid, 'ack=explicit is not available in this version')
+      this.#acknowledgements().handle(packet, topic, address)
       return true
     }
     const decision = queues.authorizePublish(this.#view, address, packet.qos, packet.retain)
     if (typeof decision !== 'object') this.#addressed(packet, topic, address, decision)
     else this.#addressLater(withoutViews(packet), topic, address, decision)
     return true
+  }
+
+  #acknowledgements(): AcknowledgementReceiver {
+    this.#explicit ??= new AcknowledgementReceiver(
+      this.#state,
+      this.#parts.publisher,
+      this.#input,
+      this.#session,
+      this.#view,
+      this,
+    )
+    return this.#explicit
   }
 
   #addressLater(
@@ -135,14 +152,14 @@ export class PublishReceiver {
 
   #addressed(packet: PublishPacket, topic: Topic, address: QueueAddress, decision: QueueDecision): void {
     if (decision !== true && decision !== 'may-declare') {
-      this.#refuse(packet, topic, Reason.NotAuthorized)
+      this.refuse(packet, topic, Reason.NotAuthorized)
       return
     }
     const { retain, properties } = packet
     const given = { retain, properties, publisher: this.#view.clientId }
     const inlet = this.#state.queues!.inletOf(address, decision === 'may-declare', given)
     if ('reasonCode' in inlet) {
-      this.#refuse(packet, topic, inlet.reasonCode, inlet.reason)
+      this.refuse(packet, topic, inlet.reasonCode, inlet.reason)
       return
     }
     const inner = address.topic === null ? NO_TOPIC : new Topic(address.topic)
@@ -164,7 +181,7 @@ export class PublishReceiver {
 
   #authorized(packet: PublishPacket, topic: Topic, allowed: boolean): void {
     if (allowed) this.#route(packet, topic)
-    else this.#refuse(packet, topic, Reason.NotAuthorized)
+    else this.refuse(packet, topic, Reason.NotAuthorized)
   }
 
   /**
@@ -299,8 +316,8 @@ export class PublishReceiver {
   #answer(packet: PublishPacket, topic: Topic, outcome: PublishOutcome): void {
     const { reasonCode, underWay, durableAt } = outcome
     if (reasonCode >= Reason.UnspecifiedError) {
-      if (isShortage(outcome.refusedBy)) this.#exhausted(packet, topic, reasonCode)
-      else this.#refuse(packet, topic, reasonCode, outcome.detail)
+      if (isShortage(outcome.refusedBy)) this.exhausted(packet, topic, reasonCode)
+      else this.refuse(packet, topic, reasonCode, outcome.detail)
       return
     }
     const { packetId, qos } = packet
@@ -315,6 +332,16 @@ export class PublishReceiver {
     this.#input.hold('packet')
     fanOut.done = (durableAt) =>
       this.#input.resumeWith(() => this.#acknowledge(qos, packetId, reasonCode, durableAt))
+  }
+
+  accept({ qos, packetId }: PublishPacket, reasonCode: Reason, durableAt: number): void {
+    // The identifier belongs to the same commit.
+    if (qos === 2) this.#session.addInbound(packetId, this.#digest)
+    this.#acknowledge(qos, packetId, reasonCode, qos === 2 ? this.#state.store.openSequence : durableAt)
+  }
+
+  kept(packet: PublishPacket): PublishPacket {
+    return withoutViews(packet)
   }
 
   /** Acknowledges a message that all receivers have; the commit `durableAt` makes that durable. */
@@ -333,9 +360,9 @@ export class PublishReceiver {
   /**
    * Handles a shortage of disk or memory: refuses the message, or disconnects so that the client keeps it.
    */
-  #exhausted(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
+  exhausted(packet: PublishPacket, topic: Topic, reasonCode: Reason): void {
     if (packet.qos === 0) return
-    if (this.#state.limits.whenExhausted === 'refuse') this.#refuse(packet, topic, reasonCode)
+    if (this.#state.limits.whenExhausted === 'refuse') this.refuse(packet, topic, reasonCode)
     else {
       const reason = 'disk or memory is short: what was not acknowledged was not kept'
       this.#connection.disconnect(reasonCode, reason)
@@ -359,7 +386,7 @@ export class PublishReceiver {
    * acknowledged as usual [MQTT-3.3.5-2], and one that a limit refuses ends the connection, so that the
    * client keeps it.
    */
-  #refuse(packet: PublishPacket, topic: Topic, reasonCode: Reason, why: string | null = null): void {
+  refuse(packet: PublishPacket, topic: Topic, reasonCode: Reason, why: string | null = null): void {
     if (reasonCode === Reason.NotAuthorized) {
       this.#state.drop(this.#view.clientId, 'not-authorized', this.#message(packet, topic))
     }

@@ -95,20 +95,32 @@ export class Publisher {
    * Server.
    */
   publish(message: Message, publisher: Session | null): PublishOutcome {
+    return this.#published(message, publisher, message.qos === 2)
+  }
+
+  /**
+   * The same, and nothing of the message is durable before all of it is: what the caller records in this turn
+   * is in the same commit. If `mustQueue` says so, the message has to wait for its turn.
+   */
+  publishWhole(message: Message, publisher: Session | null): PublishOutcome {
+    return this.#published(message, publisher, true)
+  }
+
+  #published(message: Message, publisher: Session | null, isWhole: boolean): PublishOutcome {
     if (message.topic.name.charCodeAt(0) === DOLLAR) {
       const outcome = this.#publishAddressed(message, publisher, false)
       if (outcome !== null) return outcome
     }
     const outer = this.#begin(message)
     try {
-      this.#publish(message, publisher)
+      this.#publish(message, publisher, isWhole)
       return this.#outcome
     } finally {
       this.#end(outer)
     }
   }
 
-  #publish(message: Message, publisher: Session | null): void {
+  #publish(message: Message, publisher: Session | null, isWhole: boolean): void {
     const { router, unavailable } = this.#state
     this.#outcome.reset()
     if (unavailable !== null && (message.qos > 0 || message.retain)) {
@@ -124,7 +136,7 @@ export class Publisher {
     }
     // At QoS 2 it is durable as a whole: after a crash in the middle, the publisher would send it again to
     // some who have it.
-    this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)
+    this.#admit(message, route, publisher, stores, message.retain, isWhole)
   }
 
   /**

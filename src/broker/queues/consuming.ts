@@ -56,9 +56,10 @@ export class Consuming implements ConsumerChanges {
     }
     const parameters = withProperties(asked.parameters, given.userProperties)
     if ('kind' in parameters) return { reasonCode: parameters.reasonCode, reason: parameters.sentence }
-    if (parameters.ack === 'explicit') {
-      const reason = 'ack=explicit is not available in this version'
-      return { reasonCode: Reason.ImplementationSpecificError, reason }
+    // Before 5.0 only the topic can tell the client its tag.
+    if (parameters.ack === 'explicit' && asked.form !== 'tagged' && view.protocolVersion < 5) {
+      const reason = `before 5.0, ack=explicit needs the filter $queue/${name};ack=explicit/+/#`
+      return { reasonCode: Reason.TopicFilterInvalid, reason }
     }
     const queue = this.#definitions.byName.get(name) ?? this.#declare(asked, given.mayDeclare, view.clientId)
     if (!(queue instanceof Queue)) return queue
@@ -346,10 +347,20 @@ function keyOf({ group, lane, sequence }: Pick<DeliverySource, 'group' | 'lane' 
 }
 
 /** Returns what the Subscription has to keep beside its filter; null if that says the same. */
-function beyondFilter(ofFilter: QueueParameters, { prefetch, meta }: QueueParameters): ConsumerRecord | null {
-  const wishes = { prefetch, meta: meta === true }
-  const isSame = ofFilter.prefetch === prefetch && (ofFilter.meta === true) === wishes.meta
-  return isSame ? null : wishes
+function beyondFilter(ofFilter: QueueParameters, joined: QueueParameters): ConsumerRecord | null {
+  const { prefetch, meta, ack, leaseSeconds } = joined
+  const isSame =
+    ofFilter.prefetch === prefetch &&
+    (ofFilter.meta === true) === (meta === true) &&
+    (ofFilter.ack === 'explicit') === (ack === 'explicit') &&
+    ofFilter.leaseSeconds === leaseSeconds
+  if (isSame) return null
+  return {
+    prefetch,
+    meta: meta === true,
+    ...(ack === 'explicit' && { ack }),
+    ...(leaseSeconds !== null && { leaseSeconds }),
+  }
 }
 
 function isOf(source: unknown, consumer: QueueConsumer): boolean {

@@ -12,7 +12,7 @@ import {
   writtenProperties,
 } from '../../queue/properties.ts'
 import { propertiesByName, type QueueOptions } from '../../queue/queue-options.ts'
-import type { DefinitionOrigin, DefinitionRecord, RecoveredLogs } from '../../store/log-store.ts'
+import type { DefinitionOrigin, RecoveredLogs } from '../../store/log-store.ts'
 import { type Excess, excess } from '../accounts/form-limits.ts'
 import type { Usage } from '../accounts/usage.ts'
 import type { QueueRefusal } from '../state/queue-port.ts'
@@ -20,6 +20,9 @@ import type { ServerState } from '../state/server-state.ts'
 import { DeadLetters } from './dead-letters.ts'
 import { Queue, type QueueDefinition, type QueueEnvironment } from './queue.ts'
 import { QueueOwners } from './queue-owners.ts'
+
+/** The name in a stored definition, beside the properties, of the secret behind the tags of a queue. */
+const TAG_SECRET = 'tag_secret'
 
 /** Changes who consumes a queue, when its definition changes. Set by `QueueRoom`. */
 export interface ConsumerChanges {
@@ -106,7 +109,7 @@ export class Definitions implements QueueEnvironment {
       group: logs.takeNumber(),
       logs: [logs.takeNumber()],
     }
-    const definition = { name, numbers, origin, properties, owner }
+    const definition = { name, numbers, origin, properties, owner, tagSecret: this.#newSecret() }
     logs.putDefinition(numbers.definition, this.#recordOf(definition, false))
     logs.putGroup(numbers.group, { definition: numbers.definition, kind: 'queue', name: '', filter: '' })
     const queue = this.#add(new Queue(this, definition, null))
@@ -137,8 +140,15 @@ export class Definitions implements QueueEnvironment {
     return queue
   }
 
-  #recordOf({ name, numbers, origin, properties, owner }: QueueDefinition, paused: boolean) {
-    const written = JSON.stringify(writtenProperties(properties))
+  /** 192 bits. */
+  #newSecret(): string {
+    const { host } = this.state
+    return host.randomId() + host.randomId()
+  }
+
+  #recordOf(definition: QueueDefinition, paused: boolean) {
+    const { name, numbers, origin, properties, owner, tagSecret } = definition
+    const written = JSON.stringify({ ...writtenProperties(properties), [TAG_SECRET]: tagSecret })
     const record = { kind: 'queue', name, origin, properties: written, logs: numbers.logs, paused } as const
     return { ...record, owner: owner === null ? null : this.state.usage.identityOf(owner) }
   }
@@ -237,21 +247,25 @@ export class Definitions implements QueueEnvironment {
     for (const { number, record } of definitions) {
       const group = groups.find((one) => one.record.definition === number)
       if (record.kind !== 'queue' || group === undefined) continue
+      const { [TAG_SECRET]: secret, ...found } = JSON.parse(record.properties) as Record<string, unknown>
+      const isKnown = typeof secret === 'string'
       const definition = {
         name: record.name,
         numbers: { definition: number, group: group.number, logs: record.logs },
         origin: record.origin,
         owner: record.owner === null ? null : this.state.usage.ownerOf(record.owner),
-        properties: this.#readProperties(record, notices),
+        properties: this.#readProperties(record.name, found, notices),
+        tagSecret: isKnown ? secret : this.#newSecret(),
       }
-      this.#add(new Queue(this, definition, { isPaused: record.paused, group }))
+      const queue = this.#add(new Queue(this, definition, { isPaused: record.paused, group }))
+      // Earlier versions had none.
+      if (!isKnown) this.record(queue)
     }
     return notices
   }
 
   /** Reads stored properties. Of those of a later version, the defaults take the place. */
-  #readProperties({ name, properties }: DefinitionRecord, notices: string[]): QueueProperties {
-    const found = JSON.parse(properties) as Record<string, unknown>
+  #readProperties(name: string, found: Record<string, unknown>, notices: string[]): QueueProperties {
     try {
       return propertiesOf(checkedProperties(found))
     } catch (error) {

@@ -1,7 +1,7 @@
 /** Lists, shows and changes queues for the operator. */
 import type { Message } from '../../mqtt/message.ts'
 import { decodeForwardedProperties } from '../../mqtt/properties/forwarded.ts'
-import { parseSubscription } from '../../mqtt/server-topics.ts'
+import { LEASE_SECONDS, parseSubscription } from '../../mqtt/server-topics.ts'
 import { WAIT_BUCKETS_MS, type Waits } from '../../queue/figures.ts'
 import type { Group } from '../../queue/group.ts'
 import {
@@ -151,6 +151,13 @@ export class Operator implements QueueOperator {
         enqueuedAt: cursor.appendedWall,
         expiresInSeconds:
           expiresAt === Number.POSITIVE_INFINITY ? null : secondsLeft(expiresAt, this.#state.now()),
+        lease:
+          known.lease === null
+            ? null
+            : {
+                clientId: known.lease.clientId,
+                seconds: secondsLeft(known.lease.until, this.#state.now()),
+              },
         payload,
         properties: decodeForwardedProperties(properties),
       })
@@ -310,7 +317,17 @@ function entryOf(queue: Queue): QueueEntry {
 }
 
 function countersOf({ group, ignoredIds }: Queue): QueueCounters {
-  const { in: came, out, acknowledged, refused, redelivered, dead, dropped, duplicates } = group.counts
+  const {
+    in: came,
+    out,
+    acknowledged,
+    refused,
+    redelivered,
+    dead,
+    dropped,
+    duplicates,
+    results,
+  } = group.counts
   const byCode = [...refused].map(([code, count]) => [`0x${code.toString(16)}`, count] as const)
   return {
     in: came,
@@ -321,6 +338,7 @@ function countersOf({ group, ignoredIds }: Queue): QueueCounters {
     dead: occurred(dead),
     dropped: occurred(dropped),
     ids: occurred({ duplicate: duplicates, forgotten: group.forgottenIds, ignored: ignoredIds }),
+    results: occurred(results),
   }
 }
 
@@ -364,6 +382,8 @@ function consumerOf(
     window: window.size,
     inFlight,
     held,
+    ack: options.isExplicit ? 'explicit' : 'packet',
+    leaseSeconds: options.isExplicit ? (options.leaseSeconds ?? LEASE_SECONDS) : null,
     echoes,
   }
 }

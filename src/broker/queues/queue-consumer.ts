@@ -79,6 +79,10 @@ export class QueueConsumer implements Consumer {
     return this.session.clientId
   }
 
+  get isStored(): boolean {
+    return this.session.stored
+  }
+
   /** The Subscription as the machine hears of it. `prefetchMax` bounds what the client asks for. */
   options(prefetchMax: number): MemberOptions {
     const { prefetch, ack, leaseSeconds } = this.parameters

@@ -1,12 +1,14 @@
 /** HOT. What the machine of a queue asks of the Server: records, reads, deadlines, and another turn. */
 import type { Message } from '../../mqtt/message.ts'
+import type { Tag } from '../../queue/explicit/tag.ts'
+import { TagKey } from '../../queue/explicit/tag-key.ts'
 import type { GoneReason } from '../../queue/figures.ts'
 import type { Group } from '../../queue/group.ts'
 import type { Death, GroupContext } from '../../queue/group-context.ts'
-import type { Member } from '../../queue/state/consumer.ts'
+import type { Consumer, Member } from '../../queue/state/consumer.ts'
 import type { LogSegment } from '../../queue/state/lane.ts'
 import type { Run } from '../../queue/state/runs.ts'
-import { type LogStore, SEGMENT_ENTRIES_MAX } from '../../store/log-store.ts'
+import { type HeldEntry, type LogStore, SEGMENT_ENTRIES_MAX } from '../../store/log-store.ts'
 import type { Deadline } from '../state/deadlines.ts'
 import type { ServerState } from '../state/server-state.ts'
 import type { ConsumedQueue } from './queue-consumer.ts'
@@ -24,6 +26,8 @@ export interface OwningQueue {
   readonly name: string
   readonly numbers: QueueNumbers
   readonly unsettledMax: number
+  /** The secret behind the tags of its messages. */
+  readonly tagSecret: string
   /** The key of a message, by its rule. */
   keyOf(message: Message): string
   /** Moves a message to the dead letters, and tells the group in a later turn. */
@@ -40,6 +44,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   readonly #logs: LogStore
   readonly #logNumbers: readonly number[]
   readonly #number: number
+  readonly #tags: TagKey
   /** Lanes whose next segment is being read. */
   readonly #reading = new Set<number>()
   #deadline: Deadline | null = null
@@ -56,6 +61,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     this.#logs = state.store.logs
     this.#logNumbers = owner.numbers.logs
     this.#number = owner.numbers.group
+    this.#tags = new TagKey(state.host, owner.tagSecret)
     this.#safeNext = this.#logNumbers.map((log) => this.#logs.log(log).next)
   }
 
@@ -67,8 +73,13 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     return this.#state.now()
   }
 
-  token(): string {
-    return this.#state.host.randomId().slice(0, 8)
+  token(lane: number, sequence: number, attempt: number, { isStored }: Consumer): string {
+    return this.#tags.token(lane, sequence, attempt, isStored === true)
+  }
+
+  /** Whether this queue gave out the tag at any time. */
+  isOwnTag(tag: Tag): boolean {
+    return this.#tags.isOwn(tag)
   }
 
   // ── the log ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,8 +156,8 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     this.#logs.returned(this.#number, { lane, sequence, failures, attempts, due })
   }
 
-  held(lane: number, sequence: number, attempt: number, until: number, token: string): void {
-    this.#logs.held(this.#number, { lane, sequence, attempt, until, token })
+  held(entry: HeldEntry): void {
+    this.#logs.held(this.#number, entry)
   }
 
   remembered(id: string, time: number): void {

@@ -3,6 +3,7 @@ import type { Message } from '../../mqtt/message.ts'
 import type { AcknowledgePacket, QoS } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import {
+  type AckAddress,
   type Address,
   type InvalidAddress,
   isDeadLetterName,
@@ -24,6 +25,7 @@ import type { GroupState, LogSegment, LogStore, RecoveredLogs } from '../../stor
 import type { SubscriptionRecord } from '../../store/store.ts'
 import { type ClientView, mayDeclare } from '../boundary/policy.ts'
 import type {
+  Acknowledgement,
   Addressed,
   Admission,
   ConsumeRequest,
@@ -33,6 +35,7 @@ import type {
   Straight,
 } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
+import { acknowledgementOf } from './acknowledging.ts'
 import { Consuming } from './consuming.ts'
 import { Definitions } from './definitions.ts'
 import type { Queue } from './queue.ts'
@@ -146,9 +149,13 @@ export class QueueRoom implements Queues {
     { name, canonical, filter }: QueueSubscription,
     qos: QoS,
   ): QueueDecision | Promise<QueueDecision> {
-    const consumes = this.#state.policy.authorizeSubscribe?.(view, canonical, qos) ?? true
+    const consumes = this.mayConsume(view, name, qos)
     if (!this.#mayBeDeclared(name)) return consumes
     return bothOf(consumes, mayDeclare(this.#state.policy, view, canonical, filter === null ? [] : [filter]))
+  }
+
+  mayConsume(view: ClientView, name: string, qos: QoS): boolean | Reason | Promise<boolean | Reason> {
+    return this.#state.policy.authorizeSubscribe?.(view, `$queue/${name}`, qos) ?? true
   }
 
   /** Whether a queue that is not there may be declared by use. */
@@ -214,6 +221,10 @@ export class QueueRoom implements Queues {
     const puts = this.mayPut(view, address, qos, retain)
     if (!this.#mayBeDeclared(address.name)) return puts
     return bothOf(puts, mayDeclare(this.#state.policy, view, `$queue/${address.name}`, []))
+  }
+
+  acknowledgement(address: AckAddress, payload: Buffer): Acknowledgement | QueueRefusal {
+    return acknowledgementOf(this.#state, this.definitions.byName.get(address.name), address, payload)
   }
 
   straightRefusal({ retain, properties }: Straight): QueueRefusal | null {

@@ -52,6 +52,8 @@ export interface QueueCounters {
    * those that were not heard (`ignored`).
    */
   readonly ids: Readonly<Record<string, number>>
+  /** Results that came with explicit acknowledgements: `published`, or lost by reason. */
+  readonly results: Readonly<Record<string, number>>
 }
 
 /** Times of a queue. */
@@ -87,7 +89,11 @@ export interface ConsumerEntry {
   /** Messages that it may hold at the moment. */
   readonly window: number
   readonly inFlight: number
+  /** Messages that it acknowledged by PUBACK and not by $ack, with explicit acknowledgement. */
   readonly held: number
+  readonly ack: 'packet' | 'explicit'
+  /** With explicit acknowledgement, how long it holds a message; null without. */
+  readonly leaseSeconds: number | null
   /** Packet identifiers in use by messages that were taken from it. */
   readonly echoes: number
 }
@@ -105,6 +111,8 @@ export interface QueuedMessage {
   /** Wall time in ms. */
   readonly enqueuedAt: number
   readonly expiresInSeconds: number | null
+  /** With explicit acknowledgement, who holds it, and for how many seconds yet; null if nobody does. */
+  readonly lease: { readonly clientId: string; readonly seconds: number } | null
   readonly payload: Buffer
   readonly properties: ForwardedProperties
 }

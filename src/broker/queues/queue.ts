@@ -42,6 +42,8 @@ export interface QueueDefinition {
   readonly properties: QueueProperties
   /** The user whose client made it, and for whom it counts; null for the operator's. */
   readonly owner: Usage | null
+  /** The secret behind the tags of its messages: they are good as long as the queue exists. */
+  readonly tagSecret: string
 }
 
 /** A queue as the store knows it. */
@@ -58,6 +60,7 @@ export class Queue implements Inlet, OwningQueue {
   readonly consumers = new Set<QueueConsumer>()
   /** Consumers in this process. */
   readonly programs = new Set<ProgramConsumer>()
+  readonly tagSecret: string
   origin: DefinitionOrigin
   properties: QueueProperties
   isPaused: boolean
@@ -76,11 +79,12 @@ export class Queue implements Inlet, OwningQueue {
   #isGone = false
 
   constructor(environment: QueueEnvironment, definition: QueueDefinition, recovered: RecoveredQueue | null) {
-    const { name, numbers, origin, properties, owner } = definition
+    const { name, numbers, origin, properties, owner, tagSecret } = definition
     this.#environment = environment
     this.#state = environment.state
     this.name = name
     this.numbers = numbers
+    this.tagSecret = tagSecret
     this.origin = origin
     this.properties = properties
     this.owner = owner

@@ -1,8 +1,21 @@
 /** The queues as the rest of the Server sees them. `broker/queues/` has them. */
 import type { Message, Will } from '../../mqtt/message.ts'
-import type { AcknowledgePacket, QoS, SubscribeRequest, UserProperties } from '../../mqtt/packet.ts'
+import type {
+  AcknowledgePacket,
+  PublishPacket,
+  QoS,
+  SubscribeRequest,
+  UserProperties,
+} from '../../mqtt/packet.ts'
 import type { Reason } from '../../mqtt/reason.ts'
-import type { Address, InvalidAddress, QueueAddress, QueueSubscription } from '../../mqtt/server-topics.ts'
+import type {
+  AckAddress,
+  AckVerb,
+  Address,
+  InvalidAddress,
+  QueueAddress,
+  QueueSubscription,
+} from '../../mqtt/server-topics.ts'
 import type { Inlet } from '../../routing/inlet.ts'
 import type { QueueDelivery } from '../../session/context.ts'
 import type { Session } from '../../session/session.ts'
@@ -54,6 +67,33 @@ export interface Admission {
   readonly consumer: ConsumerRecord | null
 }
 
+/** The result of a message, and where it goes. */
+export interface Result {
+  /** For a queue, its topic is the one behind the queue's name. */
+  readonly message: Message
+  /** Null for an ordinary topic. */
+  readonly address: QueueAddress | null
+}
+
+/** An acknowledgement by PUBLISH, with a tag that a queue gave out. */
+export interface Acknowledgement {
+  readonly verb: AckVerb
+  /** Whether there is anything left to be done. */
+  readonly isThere: boolean
+  /** Whether the message is on its way to the dead letters. */
+  readonly isMoving: boolean
+  /** Returns the message that is acknowledged; null if it is gone. */
+  request(): Message | null | Promise<Message | null>
+  /** Makes the result of this message from the PUBLISH; null if none is to be published. */
+  result(request: Message, packet: PublishPacket, publisher: string): Result | null
+  /** Counts a result that was published. */
+  published(): void
+  /** Counts a result that cannot be published. */
+  lost(reason: 'not-authorized' | 'overflow' | 'invalid-topic', result: Result): void
+  /** Carries it out. Returns false if it changed nothing. */
+  carryOut(): boolean
+}
+
 export interface Queues {
   // ── Subscriptions ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,6 +137,11 @@ export interface Queues {
   straightRefusal(message: Straight): QueueRefusal | null
   /** Finds, or declares by use, the queue that a PUBLISH goes to; or says why it cannot go there. */
   inletOf(address: QueueAddress, mayDeclare: boolean, given: Addressed): Inlet | QueueRefusal
+
+  /** Asks the policy whether the client may consume the queue, and so acknowledge its messages. */
+  mayConsume(view: ClientView, name: string, qos: QoS): QueueDecision | Promise<QueueDecision>
+  /** Reads a PUBLISH to `$ack`, or says why it acknowledges nothing. */
+  acknowledgement(address: AckAddress, payload: Buffer): Acknowledgement | QueueRefusal
 
   // ── Sessions ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -62,6 +62,11 @@ const CONSUMERS: readonly Column<ConsumerEntry>[] = [
   { title: 'WINDOW', value: ({ window }) => window },
   { title: 'IN FLIGHT', value: ({ inFlight }) => inFlight },
   { title: 'HELD', value: ({ held }) => held },
+  {
+    title: 'ACKNOWLEDGES',
+    value: ({ ack, leaseSeconds }) =>
+      ack === 'packet' ? 'by packet' : `explicitly, in ${duration(leaseSeconds ?? 0)}`,
+  },
 ]
 
 const MESSAGES: readonly Column<PeekedMessage>[] = [
@@ -75,6 +80,10 @@ const MESSAGES: readonly Column<PeekedMessage>[] = [
     value: ({ enqueuedAt }) => duration(Math.max(0, Math.round((Date.now() - enqueuedAt) / 1000))),
   },
   { title: 'FAILURES', value: ({ failures }) => failures },
+  {
+    title: 'HELD BY',
+    value: ({ lease }) => (lease === null ? '' : `${lease.clientId}, for ${duration(lease.seconds)}`),
+  },
   { title: 'BYTES', value: ({ payloadBytes }) => payloadBytes },
 ]
 

@@ -6,6 +6,7 @@
  * They refer to each other, so they are in one file.
  */
 import type { Message, QoS } from '../../mqtt/message.ts'
+import { LEASE_SECONDS } from '../../mqtt/server-topics.ts'
 import { Window } from './window.ts'
 
 /** Memory in bytes: of an entry, a hand-out, a member. */
@@ -61,6 +62,8 @@ interface Blocked {
 export interface Consumer {
   /** Client Identifier, for logs and dead letters. */
   readonly clientId: string
+  /** Whether the store knows its hand-outs before the client does; absent for no. */
+  readonly isStored?: boolean
   /**
    * Sends the message now or tells why not; never queues it. At QoS 0 it leaves with the open commit: the
    * machine records its settlement right after 'taken'. After 'no-room' nothing is offered until `room`.
@@ -81,7 +84,7 @@ export interface MemberOptions {
   readonly prefetch: 'auto' | number | null
   /** Whether an acknowledgement of the packet only says that it came. */
   readonly isExplicit: boolean
-  /** How long it holds a message with explicit acknowledgement; null for a minute. */
+  /** How long it holds a message with explicit acknowledgement; null for `LEASE_SECONDS`. */
   readonly leaseSeconds: number | null
   /** Whether it acknowledges in any order, unlike clients: then nothing that it holds is passed over. */
   readonly answersInAnyOrder?: boolean
@@ -206,6 +209,8 @@ export class Handle {
   sentAt: number
   /** With explicit acknowledgement, what proves that a tag is of this hand-out; '' otherwise. */
   readonly token: string
+  /** How long a lease is that it asks for without a time. */
+  readonly leaseSeconds: number
   /** Belongs to the consumer. */
   packetId = 0
   hold: Hold = Hold.Current
@@ -227,6 +232,7 @@ export class Handle {
     this.attempt = attempt
     this.sentAt = sentAt
     this.token = token
+    this.leaseSeconds = member.options.leaseSeconds ?? LEASE_SECONDS
   }
 
   get lane(): number {

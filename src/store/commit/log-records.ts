@@ -6,6 +6,7 @@ import type { Message } from '../../mqtt/message.ts'
 import { type ByteWriter, textBytesMax } from '../format/encoding.ts'
 import { type BatchOperation, LOG_TIMES_KEY, numberKey, put, QUEUE_FORMAT, Table } from '../format/format.ts'
 import { RecordType } from '../format/journal-record.ts'
+import { heldBytesMax, writeHeld } from '../format/log-fields.ts'
 import type { Checkpointed, DirtyList } from '../journal/dirty-list.ts'
 import type { OpenBlock } from '../journal/open-block.ts'
 import type { DefinitionRecord, GroupRecord, HeldEntry, RememberedId, ReturnedEntry } from '../log-store.ts'
@@ -158,13 +159,8 @@ export class LogRecords implements PendingPart {
     writer.f64(due)
   }
 
-  held(group: number, { lane, sequence, attempt, until, token }: HeldEntry): void {
-    const writer = this.#record(RecordType.Held, group, 40 + textBytesMax(token))
-    writer.varint(lane)
-    writer.varint(sequence)
-    writer.varint(attempt)
-    writer.f64(until)
-    writer.text(token)
+  held(group: number, entry: HeldEntry): void {
+    writeHeld(this.#record(RecordType.Held, group, heldBytesMax(entry)), entry)
   }
 
   moved(group: number, lane: number, position: number): void {

@@ -1,6 +1,7 @@
 /** HOT. The fields of the journal's records about logs and groups. */
 import { type Delivery, Message, NO_IDENTIFIERS, NO_TOPIC } from '../../mqtt/message.ts'
 import type { QoS } from '../../mqtt/packet.ts'
+import type { HeldEntry } from '../log-store.ts'
 import { type ByteReader, type ByteWriter, textBytesMax } from './encoding.ts'
 import { readIdentifiers } from './entry.ts'
 
@@ -88,9 +89,22 @@ export interface LogFields {
   readonly time: number
   /** A token or id. */
   readonly text: string
+  /** Of a lease: its length in seconds, and the Client Identifier of its holder. */
+  readonly seconds: number
+  readonly clientId: string
 }
 
-const NO_FIELDS: LogFields = { lane: 0, sequence: 0, next: 0, failures: 0, attempts: 0, time: 0, text: '' }
+const NO_FIELDS: LogFields = {
+  lane: 0,
+  sequence: 0,
+  next: 0,
+  failures: 0,
+  attempts: 0,
+  time: 0,
+  text: '',
+  seconds: 0,
+  clientId: '',
+}
 
 export function readSettled(reader: ByteReader): LogFields {
   const lane = reader.varint()
@@ -111,7 +125,30 @@ export function readHeld(reader: ByteReader): LogFields {
   const sequence = reader.varint()
   const attempts = reader.varint()
   const time = reader.f64()
-  return { ...NO_FIELDS, lane, sequence, attempts, time, text: reader.text() }
+  const text = reader.text()
+  const seconds = reader.varint()
+  return { ...NO_FIELDS, lane, sequence, attempts, time, text, seconds, clientId: reader.text() }
+}
+
+/** Returns the lease that `readHeld` read. */
+export function heldOf({ lane, sequence, attempts, time, text, seconds, clientId }: LogFields): HeldEntry {
+  return { lane, sequence, attempt: attempts, until: time, token: text, leaseSeconds: seconds, clientId }
+}
+
+/** The most bytes that `writeHeld` takes. */
+export function heldBytesMax({ token, clientId }: HeldEntry): number {
+  return 48 + textBytesMax(token) + textBytesMax(clientId)
+}
+
+/** Writes a lease; `writer` has room for it. */
+export function writeHeld(writer: ByteWriter, held: HeldEntry): void {
+  writer.varint(held.lane)
+  writer.varint(held.sequence)
+  writer.varint(held.attempt)
+  writer.f64(held.until)
+  writer.text(held.token)
+  writer.varint(held.leaseSeconds)
+  writer.text(held.clientId)
 }
 
 export function readMoved(reader: ByteReader): LogFields {

@@ -94,6 +94,10 @@ const CONSUMER = 0x80
 const META = 1
 /** The number follows; 0 stands for `auto`. */
 const PREFETCH = 2
+const EXPLICIT = 4
+/** Seconds follow. */
+const LEASE = 8
+const CONSUMER_FLAGS = META | PREFETCH | EXPLICIT | LEASE
 
 /** Returns the unsealed value of a Subscription. The topic filter is in the key. */
 export function encodeSubscription(record: SubscriptionRecord): Buffer {
@@ -113,16 +117,27 @@ export function encodeSubscription(record: SubscriptionRecord): Buffer {
   return writer.taken()
 }
 
-function writeConsumer(writer: ByteWriter, { prefetch, meta }: ConsumerRecord): void {
-  writer.u8((meta ? META : 0) | (prefetch === null ? 0 : PREFETCH))
+function writeConsumer(writer: ByteWriter, { prefetch, meta, ack, leaseSeconds }: ConsumerRecord): void {
+  writer.u8(
+    (meta ? META : 0) |
+      (prefetch === null ? 0 : PREFETCH) |
+      (ack === undefined ? 0 : EXPLICIT) |
+      (leaseSeconds === undefined ? 0 : LEASE),
+  )
   if (prefetch !== null) writer.varint(prefetch === 'auto' ? 0 : prefetch)
+  if (leaseSeconds !== undefined) writer.varint(leaseSeconds)
 }
 
 function readConsumer(reader: ByteReader): ConsumerRecord {
   const flags = reader.u8()
-  if (flags > (META | PREFETCH)) throw new RangeError(`flags ${flags} of a consumer are not known`)
+  if (flags > CONSUMER_FLAGS) throw new RangeError(`flags ${flags} of a consumer are not known`)
   const prefetch = (flags & PREFETCH) === 0 ? null : reader.varint() || 'auto'
-  return { prefetch, meta: (flags & META) !== 0 }
+  return {
+    prefetch,
+    meta: (flags & META) !== 0,
+    ...((flags & EXPLICIT) !== 0 && { ack: 'explicit' as const }),
+    ...((flags & LEASE) !== 0 && { leaseSeconds: reader.varint() }),
+  }
 }
 
 /** Reads the unsealed value of a Subscription. */

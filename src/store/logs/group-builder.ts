@@ -4,6 +4,7 @@
  */
 import type { ByteReader } from '../format/encoding.ts'
 import { type JournalRecord, RecordType } from '../format/journal-record.ts'
+import { heldOf, readHeld } from '../format/log-fields.ts'
 import type { Segment } from '../journal/checkpoints.ts'
 import type { GroupRecord, HeldEntry, RecoveredGroup, RememberedId, ReturnedEntry } from '../log-store.ts'
 import { SettledRuns } from './settled-runs.ts'
@@ -66,11 +67,8 @@ export class GroupBuilder {
       this.#returned.set(keyOf(lane, sequence), { lane, sequence, failures, attempts, due: reader.f64() })
     }
     for (let count = reader.varint(); count > 0; count--) {
-      const lane = reader.varint()
-      const sequence = reader.varint()
-      const attempt = reader.varint()
-      const until = reader.f64()
-      this.#held.set(keyOf(lane, sequence), { lane, sequence, attempt, until, token: reader.text() })
+      const fields = readHeld(reader)
+      this.#held.set(keyOf(fields.lane, fields.sequence), heldOf(fields))
     }
     this.#head = reader.varint()
     this.#tail = reader.varint()
@@ -110,7 +108,7 @@ export class GroupBuilder {
         this.#returned.set(keyOf(lane, sequence), { lane, sequence, failures, attempts, due: time })
         return
       case RecordType.Held:
-        this.#held.set(keyOf(lane, sequence), { lane, sequence, attempt: attempts, until: time, token: text })
+        this.#held.set(keyOf(lane, sequence), heldOf(log))
         return
       case RecordType.Moved:
         this.lane(lane).reset(sequence)

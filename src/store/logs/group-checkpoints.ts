@@ -2,8 +2,10 @@
  * Checkpoints of groups, beside those of Sessions: see `journal/checkpoints.ts`. A head value has everything
  * but the remembered ids, which lie in values of up to 1,024 positions, as the queue of a Session does.
  */
+
 import { ByteWriter, textBytesMax } from '../format/encoding.ts'
 import { type BatchOperation, logKey, put, Table } from '../format/format.ts'
+import { heldBytesMax, writeHeld } from '../format/log-fields.ts'
 import type { Page } from '../journal/body-index.ts'
 import type { Segment } from '../journal/checkpoints.ts'
 import type { Checkpointed } from '../journal/dirty-list.ts'
@@ -137,13 +139,9 @@ export class GroupCheckpoints {
     const held = [...state.held()]
     writer.reserve(10)
     writer.varint(held.length)
-    for (const { lane, sequence, attempt, until, token } of held) {
-      writer.reserve(40 + textBytesMax(token))
-      writer.varint(lane)
-      writer.varint(sequence)
-      writer.varint(attempt)
-      writer.f64(until)
-      writer.text(token)
+    for (const entry of held) {
+      writer.reserve(heldBytesMax(entry))
+      writeHeld(writer, entry)
     }
     writer.reserve(32 + state.counters.length * 8)
     writer.varint(state.rememberedHead)

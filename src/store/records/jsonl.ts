@@ -9,7 +9,7 @@ import {
   encodeForwardedProperties,
   type ForwardedProperties,
 } from '../../mqtt/properties/forwarded.ts'
-import { PREFETCH_MAX } from '../../mqtt/server-topics.ts'
+import { LEASE_SECONDS_MAX, PREFETCH_MAX } from '../../mqtt/server-topics.ts'
 import { topicFilterError, topicNameError } from '../../mqtt/topics.ts'
 import { stringError } from '../../mqtt/utf8.ts'
 import type { InboundPacket, SubscriptionRecord, TimeDoubt } from '../store.ts'
@@ -135,7 +135,13 @@ function sessionFields(record: SessionRecordLine, version: ExportVersion): objec
 
 function consumerFields({ consumer }: SubscriptionRecord): object {
   if (consumer === undefined) return {}
-  return { queuePrefetch: consumer.prefetch ?? undefined, queueMeta: consumer.meta || undefined }
+  const { prefetch, meta, ack, leaseSeconds } = consumer
+  return {
+    queuePrefetch: prefetch ?? undefined,
+    queueMeta: meta || undefined,
+    queueAck: ack,
+    queueLease: leaseSeconds,
+  }
 }
 
 function inFlightFields({ clientId, packetId, delivery }: InFlightRecord): object {
@@ -344,7 +350,12 @@ function consumer(fields: Fields): Pick<SubscriptionRecord, 'consumer'> {
   if (isAuto) fields.text('queuePrefetch')
   const prefetch = isAuto ? 'auto' : fields.integer('queuePrefetch', 0, PREFETCH_MAX, 0) || null
   const meta = fields.flag('queueMeta')
-  return prefetch === null && !meta ? {} : { consumer: { prefetch, meta } }
+  const ack = fields.optionalText('queueAck')
+  if (ack !== undefined && ack !== 'explicit') throw new LineError('has a queueAck that is not explicit')
+  const lease = fields.integer('queueLease', 0, LEASE_SECONDS_MAX, 0)
+  if (prefetch === null && !meta && ack === undefined && lease === 0) return {}
+  const explicit = ack === undefined ? {} : { ack: 'explicit' as const }
+  return { consumer: { prefetch, meta, ...explicit, ...(lease > 0 && { leaseSeconds: lease }) } }
 }
 
 function body(fields: Fields, retain: boolean): MessageBody {

@@ -1,4 +1,5 @@
 /** PURE. Writes and reads the lines of an export that are about queues and streams; see `jsonl.ts`. */
+import { LEASE_SECONDS, LEASE_SECONDS_MAX } from '../../mqtt/server-topics.ts'
 import { topicNameError } from '../../mqtt/topics.ts'
 import type { DefinitionOwner, HeldEntry, RememberedId, ReturnedEntry, Run } from '../log-store.ts'
 import { type Fields, LineError } from './line-fields.ts'
@@ -141,6 +142,8 @@ function held(fields: Fields): HeldEntry {
     ...{ lane: lane(fields), sequence: sequence(fields, 'sequence'), attempt: fields.integer('attempt', 0) },
     until: neededTime(fields, 'until'),
     token: fields.text('token'),
+    leaseSeconds: fields.integer('leaseSeconds', 1, LEASE_SECONDS_MAX, LEASE_SECONDS),
+    clientId: fields.optionalText('clientId') ?? '',
   })
 }
 

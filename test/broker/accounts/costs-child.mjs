@@ -4,6 +4,7 @@
  *
  *   node --expose-gc costs-child.mjs DIST
  */
+import { createHmac } from 'node:crypto'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
@@ -21,6 +22,7 @@ const host = {
   bootTime: () => null,
   defer: (callback) => deferred.push(callback),
   randomId: () => 'id',
+  keyedHash: (key, text) => createHmac('sha256', key).update(text).digest(),
 }
 
 class Client {

@@ -10,7 +10,8 @@ const ping = Buffer.from('d000', 'hex')
 function made(outgoingBytesMax = 10, now = () => 0) {
   const store = new LedgerStore()
   store.automatic = false
-  const host = { now, wallNow: () => 0, bootTime: () => null, defer: () => {}, randomId: () => '' }
+  const none = { bootTime: () => null, randomId: () => '', keyedHash: () => Buffer.alloc(0) }
+  const host = { now, wallNow: () => 0, defer: () => {}, ...none }
   const state = new ServerState({ host, store, limits: { ...DEFAULT_LIMITS, outgoingBytesMax }, policy: {} })
   const link = new TestLink({}, 4)
   let credits = 0

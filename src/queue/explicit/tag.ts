@@ -8,7 +8,7 @@ export interface Tag {
   readonly token: string
 }
 
-const FORM = /^(\d)([0-9a-z]{1,10})\.(\d{1,9})\.([A-Za-z0-9_-]{1,22})$/
+const FORM = /^(\d)([1-9a-z][0-9a-z]{0,9})\.([1-9]\d{0,8})\.([A-Za-z0-9_-]{1,22})$/
 
 /** Returns null for what no queue ever gave out. */
 export function parseTag(text: string): Tag | null {
