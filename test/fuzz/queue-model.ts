@@ -396,7 +396,8 @@ export class Model {
     if (item === undefined) throw new Error(`${lane}/${sequence} came back and is gone`)
     const { failures, attempts } = this.#stage().log.returned.get(`${lane} ${sequence}`)!
     item.record = { failures, attempts, due }
-    item.lease = null
+    // At QoS 0 the message is held already by the next consumer.
+    if (item.state !== 'held') item.lease = null
     if (item.state !== 'ready' || (due === 0 && this.rules.retryDelaySeconds > 0)) return
     const isRefused = item.blocks.some(({ reason }) => reason === 'refused')
     if (due === 0 && !(isRefused && this.#isEachBlocked(item, 'refused'))) return
