@@ -75,7 +75,7 @@ const FAULTS = {
   'MQTT-3.3.1-8': [
     [
       'broker/messages/publisher.ts',
-      'this.#admit(message, route, publisher, stores, message.retain, message.qos === 2)',
+      'this.#admit(message, route, publisher, stores, message.retain, isWhole)',
       'this.#admit(message, route, publisher, stores, true, message.qos === 2)',
     ],
   ],
