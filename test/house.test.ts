@@ -98,6 +98,13 @@ function needsBuild({ path, lines }: File): boolean {
   )
 }
 
+test('the glossary of ARCHITECTURE has at most twenty words', () => {
+  const { lines } = read('src/ARCHITECTURE.md')
+  const words = lines.slice(lines.indexOf('## Our words')).filter((line) => /^\| (?!word |---)/.test(line))
+  expect(words.length).toBeGreaterThan(10)
+  expect(words.length).toBeLessThanOrEqual(20)
+})
+
 const documents = readdirSync(ROOT)
   .concat(
     ['src', 'test', 'scripts', 'config', 'docs', '.github'].flatMap((folder) =>
