@@ -197,8 +197,7 @@ export class Ledger {
       this.problem('strays', `${receiver.name} got what nobody published: ${topic} ${payload.slice(0, 60)}`)
       return
     }
-    // When it was sent again, its time may have begun anew.
-    const ageMs = performance.now() - message.repeatedMs
+    const ageMs = performance.now() - expiryBeganMs(stream, message)
     // A delivery that was begun in time may be repeated later.
     if (!packet.dup && ageMs > stream.expirySeconds * 1000 + LATE_MS) {
       const late = (ageMs - stream.expirySeconds * 1000).toFixed(0)
@@ -413,6 +412,15 @@ function historyOf({ highest, bySequence }, { qos, expirySeconds, messages }, se
     return `\n${number}: ${sendingsOf(messages[number], now)}, came ${agoText(first.ms, now)} ${how}`
   })
   return `; QoS ${qos}${expiry}${lines.join('')}`
+}
+
+/**
+ * Returns the latest time at which the broker may have begun to count a message's expiry; Infinity if it may
+ * not have read it yet. A busy broker reads it seconds after it was sent.
+ */
+function expiryBeganMs({ qos }, { acknowledgedMs, repeatedMs }) {
+  // When it was sent again, its time may have begun anew.
+  return qos === 0 ? repeatedMs : (acknowledgedMs ?? Number.POSITIVE_INFINITY)
 }
 
 /** Describes when a message was sent and acknowledged. */

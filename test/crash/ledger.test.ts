@@ -101,3 +101,29 @@ describe('a message that arrives behind a later one is misordered', () => {
     ])
   })
 })
+
+describe('a message is overdue', () => {
+  it('if it arrives more than 4 s after its expiry, counted from its acknowledgement', () => {
+    for (const [arrivesAt, overdue] of [
+      [8000 + 1000 + 4000, 0],
+      [8000 + 1000 + 4001, 1],
+    ] as const) {
+      now = 0
+      const trial = new Trial(1)
+      trial.send(1)
+      now = 8000
+      trial.ledger.published(trial.stream, 0)
+      now = arrivesAt
+      trial.arrive(0)
+      expect(trial.ledger.counts.overdue).toBe(overdue)
+    }
+  })
+
+  it('but not if it was never acknowledged: a busy broker may have just read it', () => {
+    const trial = new Trial(1)
+    trial.send(1)
+    now = 20_000
+    trial.arrive(0)
+    expect(trial.ledger.counts.overdue).toBe(0)
+  })
+})
