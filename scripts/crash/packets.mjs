@@ -23,6 +23,7 @@ const TYPES = [
 ]
 
 const MESSAGE_EXPIRY_INTERVAL = 0x02
+const USER_PROPERTY = 0x26
 const SESSION_EXPIRY_INTERVAL = 0x11
 const WILL_DELAY_INTERVAL = 0x18
 const RECEIVE_MAXIMUM = 0x21
@@ -99,7 +100,8 @@ export function connect({
  *   dup?: boolean,
  *   retain?: boolean,
  *   expirySeconds?: number,
- * }} options
+ *   messageId?: string,
+ * }} options `messageId` (5.0) goes into a User Property
  */
 export function publish({
   version,
@@ -110,10 +112,12 @@ export function publish({
   dup = false,
   retain = false,
   expirySeconds,
+  messageId,
 }) {
   const parts = [text(topic)]
   if (qos > 0) parts.push(u16(packetId))
-  if (version === 5) parts.push(interval(MESSAGE_EXPIRY_INTERVAL, expirySeconds))
+  if (version === 5 && messageId === undefined) parts.push(interval(MESSAGE_EXPIRY_INTERVAL, expirySeconds))
+  else if (version === 5) parts.push(userProperty('message-id', messageId))
   parts.push(Buffer.from(payload))
   return packet(0x30 | (dup ? 8 : 0) | (qos << 1) | (retain ? 1 : 0), parts)
 }
@@ -258,6 +262,12 @@ function properties(sessionExpirySeconds, receiveMaximum) {
 function interval(property, seconds) {
   if (seconds === undefined) return Buffer.from([0])
   return Buffer.concat([Buffer.from([5, property]), u16(seconds >>> 16), u16(seconds & 0xffff)])
+}
+
+/** Properties with one User Property; together they are shorter than 128 bytes. */
+function userProperty(name, value) {
+  const property = Buffer.concat([Buffer.from([USER_PROPERTY]), text(name), text(value)])
+  return Buffer.concat([Buffer.from([property.length]), property])
 }
 
 function packet(first, parts) {

@@ -20,7 +20,11 @@ function restless(client, random, share) {
   if (how === 'vanish' || how === 'leave') client.start(pause)
 }
 
-/** Publishes at QoS 1 or 2, and sends again what was not acknowledged. */
+/**
+ * Publishes at QoS 1 or 2, and sends again what was not acknowledged. With `hasIds`, each connection has a
+ * Session of its own, so it publishes anew what it does not know of, and now and then what it does; the
+ * queue knows by `message-id`.
+ */
 export class QueueProducer {
   #client
   #ledger
@@ -45,16 +49,17 @@ export class QueueProducer {
    *   window: number,
    *   poison: number,
    *   mayBeRefused?: boolean,
+   *   hasIds?: boolean,
    * }} options `poison` is the share of messages that consumers refuse; `mayBeRefused` says that the broker
    * may refuse messages
    */
   constructor(options) {
-    const { port, ledger, random, name, version } = options
+    const { port, ledger, random, name, version, hasIds = false } = options
     this.#options = options
     this.#ledger = ledger
     this.#random = random
     this.#client = new Client(
-      { port, ledger, clientId: name, version },
+      { port, ledger, clientId: name, version, cleanStart: hasIds },
       {
         online: (present) => this.#online(present),
         packet: (packet) => this.#packet(packet),
@@ -92,24 +97,37 @@ export class QueueProducer {
   #publishNext() {
     const { name, window, poison } = this.#options
     if (this.#inFlight.size >= window) return
-    do this.#lastPacketId = (this.#lastPacketId % PACKET_ID_MAX) + 1
-    while (this.#inFlight.has(this.#lastPacketId))
     const isPoison = this.#random.chance(poison)
     const padding = this.#random.chance(0.1) ? 3000 : this.#random.between(0, 200)
     const payload = payloadOf({ producer: name, number: this.#number++, isPoison }, padding)
+    this.#begin(payload)
+  }
+
+  #begin(payload) {
+    do this.#lastPacketId = (this.#lastPacketId % PACKET_ID_MAX) + 1
+    while (this.#inFlight.has(this.#lastPacketId))
     const outgoing = { packetId: this.#lastPacketId, payload, isReceived: false }
     this.#inFlight.set(outgoing.packetId, outgoing)
     this.#send(outgoing, false)
   }
 
   #send({ packetId, payload }, dup) {
-    const { version, qos, topic } = this.#options
-    this.#ledger.sent(keyOf(payload), qos === 2)
-    this.#client.send(publish({ version, topic, payload, qos, packetId, dup }))
+    const { version, qos, topic, hasIds = false } = this.#options
+    const messageId = hasIds ? keyOf(payload) : undefined
+    this.#ledger.sent(keyOf(payload), qos === 2 || hasIds)
+    this.#client.send(publish({ version, topic, payload, qos, packetId, dup, messageId }))
+  }
+
+  /** Publishes again what is done, now and then. */
+  #doubt(payload) {
+    const { hasIds = false } = this.#options
+    if (hasIds && this.#isProducing && this.#random.chance(0.2)) this.#begin(payload)
   }
 
   #online(present) {
+    const { hasIds = false } = this.#options
     for (const outgoing of this.#inFlight.values()) {
+      if (hasIds) outgoing.isReceived = false
       if (outgoing.isReceived) this.#client.send(acknowledge('pubrel', outgoing.packetId))
       else this.#send(outgoing, present)
     }
@@ -129,8 +147,10 @@ export class QueueProducer {
     } else if (type === 'puback') {
       this.#ledger.acknowledge(keyOf(outgoing.payload))
       this.#inFlight.delete(packetId)
+      this.#doubt(outgoing.payload)
     } else if (type === 'pubcomp') {
       this.#inFlight.delete(packetId)
+      this.#doubt(outgoing.payload)
     }
   }
 }

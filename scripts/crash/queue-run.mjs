@@ -112,12 +112,14 @@ export class QueueRun {
     }
     // A queue that listens, with consumers of both faces.
     for (const qos of [1, 2]) produce(`feeder${qos}`, 'jobs/a/b', qos)
+    produce('repeater1', 'jobs/a/c', 1, { hasIds: true, version: 5 })
     for (const index of [0, 1, 2])
       consume(`worker${index}`, 'jobs', '$queue/jobs/jobs/#', random.pick([1, 2]))
     consume('brief', 'jobs', '$queue/jobs/jobs/#', random.pick([1, 2]), { isBrief: true })
     consume('sharer', 'jobs', '$share/jobs/jobs/#', 1, { refuses: false })
     // One that is addressed, and slow, so that its messages are read back.
     for (const qos of [1, 2]) produce(`sender${qos}`, '$queue/box/x', qos)
+    for (const qos of [1, 2]) produce(`payer${qos}`, '$queue/box/y', qos, { hasIds: true, version: 5 })
     for (const index of [0, 1]) consume(`taker${index}`, 'box', '$queue/box/#', index + 1, { workMs: 5 })
     // One in order, with one consumer.
     for (const qos of [1, 2]) produce(`liner${qos}`, '$queue/line/z', qos, { poison: 0 })
