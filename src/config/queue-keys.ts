@@ -234,6 +234,15 @@ export const QUEUES = {
     counter: null,
     says: 'memory for parts of queues read from the disk; at most an eighth of memory_bytes_max',
   }),
+  reply_open: row({
+    schema: flag(),
+    default: DEFAULTS.replyOpen,
+    unit: '',
+    effect: 'now',
+    counter: null,
+    says: 'whether any client may publish to reply queues, such as $queue/reply.ID',
+    note: 'With false, that needs the right `publish`, as for other queues.',
+  }),
   idle_expiry_seconds: row({
     schema: seconds({ min: 60, unlimited: true }),
     default: DEFAULTS.idleExpirySeconds,
@@ -241,5 +250,6 @@ export const QUEUES = {
     effect: 'now',
     counter: null,
     says: 'the time after which an empty, unused queue that a client made is deleted',
+    note: 'A reply queue is deleted so long after the Session of its client has ended.',
   }),
 } as const

@@ -21,6 +21,9 @@ const NAMED_LEVEL_BYTES_MAX = 200
  */
 export const QUEUED_TOPIC_BYTES_MAX = 65_535 - 256
 
+/** The names of reply queues begin with this; a Client Identifier follows. */
+export const REPLY_PREFIX = 'reply.'
+
 /** The allowed names of queues. */
 export const NAME_FORM = 'a name of 1 to 64 letters, digits, "_", "-" or "."'
 
@@ -224,7 +227,7 @@ export function isDeadLetterName(name: string): boolean {
 
 /** Whether it is the name of a reply queue, which only the Server makes. */
 export function isReplyName(name: string): boolean {
-  return name.startsWith('reply.')
+  return name.startsWith(REPLY_PREFIX)
 }
 
 /** Whether only the Server publishes to this topic: all of `$SYS` except the states of bridges. */

@@ -259,6 +259,13 @@ export const DEAD_LETTER_PROPERTIES: GivenProperties = Object.freeze({
   deliveryLimit: Number.POSITIVE_INFINITY,
 })
 
+/** A reply queue is made with these; `queues.patterns` can say otherwise. */
+export const REPLY_PROPERTIES: GivenProperties = Object.freeze({
+  bytesMax: 16 * MIB,
+  overflow: 'reject',
+  deadLetters: 'none',
+})
+
 /** The key of a message, for `dispatch: key`. */
 export type KeyRule =
   | { readonly by: 'topic' }
@@ -313,13 +320,18 @@ export function checkedProperties(found: Readonly<Record<string, unknown>>): Giv
   return given
 }
 
-/** Returns why a queue of this name cannot have these properties, as a sentence; null if it can. */
-export function declarationError(name: string, { filters, deadLetters }: GivenProperties): string | null {
+/** Returns why nobody can declare a queue of this name with these properties; null if that can be. */
+export function declarationError(name: string, properties: GivenProperties): string | null {
   if (!isQueueName(name)) return `the name of a queue is ${NAME_FORM}`
   if (isReplyName(name)) return 'names that begin with reply. belong to reply queues'
-  if (isDeadLetterName(name) && filters !== undefined && filters.length > 0) {
-    return 'a dead letter queue has no filters'
-  }
+  return propertiesError(name, properties)
+}
+
+/** Returns why a queue of this name cannot have these properties, as a sentence; null if it can. */
+export function propertiesError(name: string, { filters, deadLetters }: GivenProperties): string | null {
+  const hasFilters = filters !== undefined && filters.length > 0
+  if (isDeadLetterName(name) && hasFilters) return 'a dead letter queue has no filters'
+  if (isReplyName(name) && hasFilters) return 'a reply queue has no filters'
   const isOwn = deadLetters === name && deadLetters !== 'auto' && deadLetters !== 'none'
   return isOwn ? `${name} cannot be its own dead letter queue` : null
 }

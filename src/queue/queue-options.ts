@@ -6,6 +6,7 @@ import {
   type GivenProperties,
   propertiesOf,
   type QueueProperties,
+  REPLY_PROPERTIES,
 } from './properties.ts'
 
 /** A queue that is declared by the operator's file, or a program. */
@@ -43,6 +44,8 @@ export interface QueueOptions {
   /** With `dispatch: key`: messages behind the first one that are looked at while keys are busy. */
   readonly lookaheadMessagesMax: number
   readonly readCacheBytesMax: number
+  /** Whether any client may publish to reply queues, without the right `publish`. */
+  readonly replyOpen: boolean
   /** A queue that was declared by use, is empty and unused for so long is deleted. */
   readonly idleExpirySeconds: number
 }
@@ -61,6 +64,7 @@ export const DEFAULT_QUEUE_OPTIONS: QueueOptions = Object.freeze({
   unsettledMax: 100_000,
   lookaheadMessagesMax: 10_000,
   readCacheBytesMax: 64 * 1024 ** 2,
+  replyOpen: true,
   idleExpirySeconds: 86_400,
 })
 
@@ -70,8 +74,16 @@ export function propertiesByUse(
   name: string,
   filters: readonly string[],
 ): QueueProperties {
-  const pattern = patterns.find((one) => fits(one.name, name))
-  return propertiesOf(defaults, pattern?.properties ?? {}, { filters })
+  return propertiesOf(defaults, ofPattern(patterns, name), { filters })
+}
+
+/** Returns the properties of the reply queue of this name. */
+export function replyProperties({ defaults, patterns }: QueueOptions, name: string): QueueProperties {
+  return propertiesOf(defaults, REPLY_PROPERTIES, ofPattern(patterns, name))
+}
+
+function ofPattern(patterns: readonly QueuePattern[], name: string): GivenProperties {
+  return patterns.find((one) => fits(one.name, name))?.properties ?? {}
 }
 
 /** Returns the properties of a queue that is declared by name, or of the dead letter queue of that name. */

@@ -15,12 +15,16 @@ export interface Login {
   readonly extras: ConnackExtras
 }
 
-/** Encodes CONNACK of 5.0 with Success, without Session Present. */
+/**
+ * Encodes CONNACK of 5.0 with Success, without Session Present. `replyTopic` is that of the client's reply
+ * queue; null without one.
+ */
 export function acceptedConnack5(
   state: ServerState,
   { packet, data, extras }: Login,
   { clientId, link }: ClientView,
   maximumPacketSize: number,
+  replyTopic: string | null,
 ): Buffer {
   const { authenticationMethod } = packet
   const properties = connackProperties(state, packet, link, clientId)
@@ -28,13 +32,23 @@ export function acceptedConnack5(
     properties.authenticationMethod = authenticationMethod // [MQTT-4.12.0-5]
     if (data !== undefined) properties.authenticationData = data
   }
-  const { responseInformation, userProperties } = extras
-  if (responseInformation !== undefined && packet.requestResponseInformation) {
+  const { responseInformation = replyTopic, userProperties } = extras
+  if (responseInformation !== null && packet.requestResponseInformation) {
     properties.responseInformation = responseInformation // [MQTT-3.1.2-28]
   }
   if (userProperties !== undefined) properties.userProperties = userProperties
   const connack = { sessionPresent: false, reasonCode: Reason.Success, properties }
   return encodeConnack(connack, 5, maximumPacketSize)!
+}
+
+/** Returns the topic of the client's reply queue for CONNACK; null if it does not ask, or can have none. */
+export function replyTopicFor(
+  { queues }: ServerState,
+  { packet, extras }: Login,
+  view: ClientView,
+): string | null {
+  if (packet.protocolVersion < 5 || !packet.requestResponseInformation || queues === null) return null
+  return extras.responseInformation === undefined ? queues.replyTopic(view) : null
 }
 
 /** Returns the Session Expiry Interval that the Server grants, in seconds. */

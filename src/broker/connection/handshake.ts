@@ -23,7 +23,7 @@ import { connectionExcess } from '../relief/quotas.ts'
 import { mayPublish } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
-import { acceptedConnack5, type Login, sessionExpirySeconds } from './connack.ts'
+import { acceptedConnack5, type Login, replyTopicFor, sessionExpirySeconds } from './connack.ts'
 import {
   authenticateAnonymous,
   boundClientId,
@@ -301,9 +301,11 @@ export class Handshake implements AuthenticationSink, LateClient {
     }
     // Encoded before anything is done; whether a Session is present changes a bit, not the size.
     const { maximumPacketSize } = this.#sender
+    const { view } = this.#connection
+    const replyTopic = replyTopicFor(this.#state, login, view)
     const connack5 =
       packet.protocolVersion === 5
-        ? acceptedConnack5(this.#state, login, this.#connection.view, maximumPacketSize)
+        ? acceptedConnack5(this.#state, login, view, maximumPacketSize, replyTopic)
         : null
     if (connack5 !== null && connack5.length > maximumPacketSize) {
       this.#limited('clientMaximumPacketSize', `CONNACK has ${connack5.length} bytes`)
@@ -311,32 +313,33 @@ export class Handshake implements AuthenticationSink, LateClient {
       this.#connection.close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size')
       return
     }
-    this.#letIn(login, connack5)
+    this.#letIn(login, connack5, replyTopic)
   }
 
   /** Lets the client in: its Session, its Will and CONNACK, in one step and one block. */
-  #letIn({ packet, user }: Login, connack5: Buffer | null): void {
-    const { clientId } = this.#connection.view
+  #letIn(login: Login, encoded5: Buffer | null, replyTopic: string | null): void {
+    const { packet, user } = login
+    const { view, parts } = this.#connection
     const expirySeconds = sessionExpirySeconds(this.#state, packet)
-    const { session, present } = this.#connection.parts.sessions.open({
-      clientId,
+    const { session, present } = parts.sessions.open({
+      clientId: view.clientId,
       user,
       cleanStart: packet.cleanStart,
       expirySeconds,
       link: this.#connection.link.info,
       address: this.#connection.address,
     })
-    this.#connection.parts.wills.set(
-      this.#connection.view,
-      packet.will,
-      packet.clientId === '' && expirySeconds === 0,
-    )
+    parts.wills.set(view, packet.will, packet.clientId === '' && expirySeconds === 0)
     this.#packet = null
     this.end()
     this.#connection.opened(packet, session, expirySeconds, this.#authentication)
     this.#tellOpened(packet, present)
-    if (present) this.#connection.parts.subscribing.reconsider(this.#connection.view, session)
+    if (present) parts.subscribing.reconsider(view, session)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
+    const hasReply = replyTopic === null || this.#state.queues!.openReply(view)
+    const connack5 = hasReply
+      ? encoded5
+      : acceptedConnack5(this.#state, login, view, this.#sender.maximumPacketSize, null)
     if (present && connack5 !== null) setSessionPresent(connack5)
     this.#sender.connack(connack5 ?? acceptedBefore5(packet.protocolVersion, present))
     this.#deliverFrom(session, packet)

@@ -3,6 +3,7 @@ import { type DeliverySource, Message, NO_TOPIC } from '../../mqtt/message.ts'
 import type { AcknowledgePacket } from '../../mqtt/packet.ts'
 import { Reason } from '../../mqtt/reason.ts'
 import {
+  isReplyName,
   parseSubscription,
   type QueueParameters,
   type QueueSubscription,
@@ -20,6 +21,7 @@ import type { ConsumerChanges, Definitions } from './definitions.ts'
 import { ProgramConsumers } from './program-consumer.ts'
 import { Queue } from './queue.ts'
 import { HandedOut, QueueConsumer } from './queue-consumer.ts'
+import type { ReplyQueues } from './reply-queues.ts'
 import { consumersOf, SessionConsumers } from './session-consumers.ts'
 
 /** Units of work for telling one consumer that there is room. */
@@ -30,6 +32,7 @@ const NO_PARAMETERS: QueueParameters = { prefetch: null, ack: null, leaseSeconds
 export class Consuming implements ConsumerChanges {
   readonly #state: ServerState
   readonly #definitions: Definitions
+  readonly #replies: ReplyQueues
   /** Messages at QoS 2 of stored Sessions that have ended, on their way to the dead letters. */
   readonly #inDoubt = new Map<string, { readonly session: Session; readonly packetId: number }>()
   readonly programs: ProgramConsumers
@@ -38,8 +41,9 @@ export class Consuming implements ConsumerChanges {
   /** Called when an ended Session has one message fewer in doubt. Set by the Server. */
   whenOver: (session: Session) => void = () => {}
 
-  constructor(state: ServerState, definitions: Definitions) {
+  constructor(state: ServerState, definitions: Definitions, replies: ReplyQueues) {
     this.#state = state
+    this.#replies = replies
     this.#definitions = definitions
     this.programs = new ProgramConsumers(state)
   }
@@ -61,7 +65,9 @@ export class Consuming implements ConsumerChanges {
       const reason = `before 5.0, ack=explicit needs the filter $queue/${name};ack=explicit/+/#`
       return { reasonCode: Reason.TopicFilterInvalid, reason }
     }
-    const queue = this.#definitions.byName.get(name) ?? this.#declare(asked, given.mayDeclare, view.clientId)
+    const queue = isReplyName(name)
+      ? this.#replies.open(view)
+      : (this.#definitions.byName.get(name) ?? this.#declare(asked, given.mayDeclare, view.clientId))
     if (!(queue instanceof Queue)) return queue
     const refusal = this.#misfit(queue, asked) ?? this.excess(session, request.filter, queue)
     return refusal ?? { consumer: beyondFilter(asked.parameters, parameters) }

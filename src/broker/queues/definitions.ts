@@ -7,6 +7,7 @@ import {
   declarationError,
   type GivenProperties,
   PropertyError,
+  propertiesError,
   propertiesOf,
   type QueueProperties,
   writtenProperties,
@@ -15,6 +16,7 @@ import { propertiesByName, type QueueOptions } from '../../queue/queue-options.t
 import type { DefinitionOrigin, RecoveredLogs } from '../../store/log-store.ts'
 import { type Excess, excess } from '../accounts/form-limits.ts'
 import type { Usage } from '../accounts/usage.ts'
+import type { Owner } from '../boundary/policy.ts'
 import type { QueueRefusal } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { DeadLetters } from './dead-letters.ts'
@@ -23,6 +25,9 @@ import { QueueOwners } from './queue-owners.ts'
 
 /** The name in a stored definition, beside the properties, of the secret behind the tags of a queue. */
 const TAG_SECRET = 'tag_secret'
+
+/** Beside the properties of a stored reply queue: its user. */
+const REPLY_TO = 'reply_to'
 
 /** Changes who consumes a queue, when its definition changes. Set by `QueueRoom`. */
 export interface ConsumerChanges {
@@ -94,6 +99,22 @@ export class Definitions implements QueueEnvironment {
   ): Queue | QueueRefusal {
     const error = declarationError(name, properties)
     if (error !== null) return { reasonCode: Reason.TopicFilterInvalid, reason: error }
+    return this.#make({ name, properties, origin, owner, replyTo: null }, by)
+  }
+
+  /** Makes the reply queue of a client and its user. */
+  declareReply(
+    name: string,
+    properties: QueueProperties,
+    clientId: string,
+    replyTo: Owner,
+  ): Queue | QueueRefusal {
+    const owner = this.owners.of(clientId)
+    return this.#make({ name, properties, origin: 'use', owner, replyTo }, clientId)
+  }
+
+  #make(wanted: Omit<QueueDefinition, 'numbers' | 'tagSecret'>, by: string): Queue | QueueRefusal {
+    const { name, origin, owner } = wanted
     const { unavailable } = this.state
     // It may be in the store that is being read again.
     if (unavailable !== null) return { reasonCode: Reason.QuotaExceeded, reason: unavailable }
@@ -109,7 +130,7 @@ export class Definitions implements QueueEnvironment {
       group: logs.takeNumber(),
       logs: [logs.takeNumber()],
     }
-    const definition = { name, numbers, origin, properties, owner, tagSecret: this.#newSecret() }
+    const definition = { ...wanted, numbers, tagSecret: this.#newSecret() }
     logs.putDefinition(numbers.definition, this.#recordOf(definition, false))
     logs.putGroup(numbers.group, { definition: numbers.definition, kind: 'queue', name: '', filter: '' })
     const queue = this.#add(new Queue(this, definition, null))
@@ -147,8 +168,9 @@ export class Definitions implements QueueEnvironment {
   }
 
   #recordOf(definition: QueueDefinition, paused: boolean) {
-    const { name, numbers, origin, properties, owner, tagSecret } = definition
-    const written = JSON.stringify({ ...writtenProperties(properties), [TAG_SECRET]: tagSecret })
+    const { name, numbers, origin, properties, owner, replyTo, tagSecret } = definition
+    const own = replyTo === null ? {} : { [REPLY_TO]: replyTo }
+    const written = JSON.stringify({ ...writtenProperties(properties), [TAG_SECRET]: tagSecret, ...own })
     const record = { kind: 'queue', name, origin, properties: written, logs: numbers.logs, paused } as const
     return { ...record, owner: owner === null ? null : this.state.usage.identityOf(owner) }
   }
@@ -171,7 +193,7 @@ export class Definitions implements QueueEnvironment {
     const { router } = this.state
     const before = queue.properties.filters
     const after = properties.filters
-    const error = declarationError(queue.name, properties)
+    const error = propertiesError(queue.name, properties)
     if (error !== null) return { reasonCode: Reason.TopicFilterInvalid, reason: error }
     const isSame = before.length === after.length && after.every((filter) => before.includes(filter))
     if (!isSame && queue.group.states.messages > 0) {
@@ -181,10 +203,12 @@ export class Definitions implements QueueEnvironment {
     if (queue.shareFilter !== null) this.changes.giveMembersBack(queue)
     for (const filter of before) if (!after.includes(filter)) router.removeInlet(filter, queue)
     for (const filter of after) if (!before.includes(filter)) router.addInlet(filter, queue)
-    if (queue.origin === 'use') this.byUse--
-    // The operator takes charge of it.
-    this.owners.removed(queue)
-    queue.origin = origin
+    if (queue.origin !== origin) {
+      // The operator takes charge of it.
+      if (queue.origin === 'use') this.byUse--
+      this.owners.removed(queue)
+      queue.origin = origin
+    }
     queue.change(properties)
     this.record(queue)
     this.changes.endConsumers(queue, 'unfitting', `queue ${queue.name} takes other messages now`)
@@ -247,7 +271,8 @@ export class Definitions implements QueueEnvironment {
     for (const { number, record } of definitions) {
       const group = groups.find((one) => one.record.definition === number)
       if (record.kind !== 'queue' || group === undefined) continue
-      const { [TAG_SECRET]: secret, ...found } = JSON.parse(record.properties) as Record<string, unknown>
+      const stored = JSON.parse(record.properties) as Record<string, unknown>
+      const { [TAG_SECRET]: secret, [REPLY_TO]: replyTo, ...found } = stored
       const isKnown = typeof secret === 'string'
       const definition = {
         name: record.name,
@@ -256,6 +281,7 @@ export class Definitions implements QueueEnvironment {
         owner: record.owner === null ? null : this.state.usage.ownerOf(record.owner),
         properties: this.#readProperties(record.name, found, notices),
         tagSecret: isKnown ? secret : this.#newSecret(),
+        replyTo: readOwner(replyTo),
       }
       const queue = this.#add(new Queue(this, definition, { isPaused: record.paused, group }))
       // Earlier versions had none.
@@ -288,4 +314,12 @@ export class Definitions implements QueueEnvironment {
     this.byGroup.clear()
     this.byUse = 0
   }
+}
+
+/** Reads the user of a stored reply queue; null for any other queue. */
+function readOwner(found: unknown): Owner | null {
+  if (typeof found !== 'object' || found === null) return null
+  const { userName, userId } = found as { readonly userName?: unknown; readonly userId?: unknown }
+  const textOf = (one: unknown): string | null => (typeof one === 'string' ? one : null)
+  return { userName: textOf(userName), userId: textOf(userId) }
 }

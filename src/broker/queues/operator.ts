@@ -8,6 +8,7 @@ import {
   declarationError,
   type GivenProperties,
   PROPERTY_NAMES,
+  propertiesError,
   propertiesOf,
   type QueueProperties,
 } from '../../queue/properties.ts'
@@ -193,11 +194,16 @@ export class Operator implements QueueOperator {
     const queue = this.#queue(name)
     expectOwn(queue, 'changed')
     const properties = propertiesOf(queue.properties, given)
-    const error = declarationError(name, properties)
+    const error = propertiesError(name, properties)
     if (error !== null) throw new QueueRefusal(error, 'Choose other properties.')
     if (!isSame(properties.filters, queue.properties.filters)) expectFilterChange(queue, properties, force)
     this.#begin()
-    const refusal = this.#definitions.change(queue, properties, 'operator', by)
+    const refusal = this.#definitions.change(
+      queue,
+      properties,
+      queue.replyTo === null ? 'operator' : queue.origin,
+      by,
+    )
     if (refusal !== null) throw new QueueRefusal(refusal.reason, 'Choose other properties.')
     await this.#settled()
   }

@@ -38,8 +38,9 @@ import type { ServerState } from '../state/server-state.ts'
 import { acknowledgementOf } from './acknowledging.ts'
 import { Consuming } from './consuming.ts'
 import { Definitions } from './definitions.ts'
-import type { Queue } from './queue.ts'
+import { Queue } from './queue.ts'
 import { HandedOut } from './queue-consumer.ts'
+import { ReplyQueues } from './reply-queues.ts'
 
 /** How often queues that nobody uses are looked for, in ms. */
 const IDLE_MS = 10_000
@@ -47,6 +48,7 @@ const IDLE_MS = 10_000
 export class QueueRoom implements Queues {
   readonly definitions: Definitions
   readonly consuming: Consuming
+  readonly replies: ReplyQueues
   readonly #state: ServerState
   /** For the operator, of the latest recovery. */
   readonly #notices: string[] = []
@@ -54,7 +56,8 @@ export class QueueRoom implements Queues {
   constructor(state: ServerState, options: QueueOptions) {
     this.#state = state
     this.definitions = new Definitions(state, options)
-    this.consuming = new Consuming(state, this.definitions)
+    this.replies = new ReplyQueues(state, this.definitions)
+    this.consuming = new Consuming(state, this.definitions, this.replies)
     this.definitions.changes = this.consuming
   }
 
@@ -98,8 +101,9 @@ export class QueueRoom implements Queues {
     for (const queue of [...this.definitions.byName.values()]) {
       this.#state.work.units++
       if (queue.origin !== 'use') continue
-      if (!queue.isIdle) queue.idleSince = this.#state.now()
-      else if (queue.idleSince <= until) this.definitions.delete(queue, 'server')
+      const isUsed = queue.replyTo === null ? !queue.isIdle : this.replies.isKept(queue)
+      if (isUsed) queue.idleSince = this.#state.now()
+      else if (queue.idleSince <= until) this.replies.expire(queue)
     }
   }
 
@@ -139,11 +143,6 @@ export class QueueRoom implements Queues {
     return parseSubscription(filter)
   }
 
-  canonical(filter: string): string {
-    const asked = parseSubscription(filter)
-    return asked?.kind === 'queue' ? asked.canonical : filter
-  }
-
   authorizeSubscribe(
     view: ClientView,
     { name, canonical, filter }: QueueSubscription,
@@ -155,7 +154,18 @@ export class QueueRoom implements Queues {
   }
 
   mayConsume(view: ClientView, name: string, qos: QoS): boolean | Reason | Promise<boolean | Reason> {
+    if (isReplyName(name)) return this.replies.mayConsume(view, name)
     return this.#state.policy.authorizeSubscribe?.(view, `$queue/${name}`, qos) ?? true
+  }
+
+  replyTopic(view: ClientView): string | null {
+    return this.replies.topicFor(view)
+  }
+
+  openReply(view: ClientView): boolean {
+    const isOpen = this.replies.open(view) instanceof Queue
+    this.#watchIdle()
+    return isOpen
   }
 
   /** Whether a queue that is not there may be declared by use. */
@@ -202,7 +212,8 @@ export class QueueRoom implements Queues {
     retain: boolean,
   ): boolean | Promise<boolean> {
     const { policy } = this.#state
-    if (policy.authorizePublish === undefined) return true
+    const isOpen = isReplyName(name) && this.definitions.options.replyOpen
+    if (isOpen || policy.authorizePublish === undefined) return true
     const puts = policy.authorizePublish(view, canonical, qos, retain)
     const hasShare = this.definitions.byName.get(name)?.shareFilter != null
     if (topic === null || !hasShare) return puts

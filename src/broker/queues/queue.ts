@@ -10,6 +10,7 @@ import type { GroupRules } from '../../queue/rules.ts'
 import type { Inlet, InletRefusal } from '../../routing/inlet.ts'
 import type { DefinitionOrigin, RecoveredGroup } from '../../store/log-store.ts'
 import type { Usage } from '../accounts/usage.ts'
+import type { Owner } from '../boundary/policy.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import type { ProgramConsumer } from './program-consumer.ts'
@@ -44,6 +45,8 @@ export interface QueueDefinition {
   readonly owner: Usage | null
   /** The secret behind the tags of its messages: they are good as long as the queue exists. */
   readonly tagSecret: string
+  /** The user whose client consumes it, for a reply queue; null for any other. */
+  readonly replyTo: Owner | null
 }
 
 /** A queue as the store knows it. */
@@ -58,6 +61,7 @@ export class Queue implements Inlet, OwningQueue {
   readonly group: Group
   readonly context: QueueContext
   readonly consumers = new Set<QueueConsumer>()
+  readonly replyTo: Owner | null
   /** Consumers in this process. */
   readonly programs = new Set<ProgramConsumer>()
   readonly tagSecret: string
@@ -79,7 +83,7 @@ export class Queue implements Inlet, OwningQueue {
   #isGone = false
 
   constructor(environment: QueueEnvironment, definition: QueueDefinition, recovered: RecoveredQueue | null) {
-    const { name, numbers, origin, properties, owner, tagSecret } = definition
+    const { name, numbers, origin, properties, owner, replyTo, tagSecret } = definition
     this.#environment = environment
     this.#state = environment.state
     this.name = name
@@ -88,6 +92,7 @@ export class Queue implements Inlet, OwningQueue {
     this.origin = origin
     this.properties = properties
     this.owner = owner
+    this.replyTo = replyTo
     this.isPaused = recovered?.isPaused === true
     this.idleSince = this.#state.now()
     this.context = new QueueContext(this.#state, this)
@@ -176,7 +181,7 @@ export class Queue implements Inlet, OwningQueue {
     if (this.#isGone) return
     const { work, store, memoryRefusal } = this.#state
     work.units += UNITS.storedDelivery
-    this.idleSince = this.#state.now()
+    if (this.replyTo === null) this.idleSince = this.#state.now()
     const isShort = message.qos === 0 && (store.refusal !== null || memoryRefusal !== null)
     if (isShort || message.topic.byteLength > QUEUED_TOPIC_BYTES_MAX) this.context.drop('overflow', 1)
     else this.group.append(this.#withTimeToLive(message), id)

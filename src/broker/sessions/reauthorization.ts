@@ -5,6 +5,7 @@
 import { Reason } from '../../mqtt/reason.ts'
 import type { Session } from '../../session/session.ts'
 import type { ClientView } from '../boundary/policy.ts'
+import { maySubscribe } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { SLICE_UNITS } from '../state/work.ts'
 import { ASK_UNITS, type Subscribing } from './subscribe.ts'
@@ -134,10 +135,7 @@ export class Reauthorization {
   #look(session: Session, filter: string): void {
     const record = session.subscriptions.get(filter)
     if (record === undefined) return
-    const { policy, queues } = this.#state
-    const canonical = queues?.canonical(filter) ?? filter
-    const decision =
-      policy.authorizeSubscribe?.(this.#state.rights.viewOf(session), canonical, record.qos) ?? true
+    const decision = maySubscribe(this.#state, this.#state.rights.viewOf(session), filter, record.qos)
     if (!(decision instanceof Promise)) {
       this.#decided(session, filter, decision === true)
       return

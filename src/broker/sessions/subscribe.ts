@@ -15,7 +15,7 @@ import type { RetainedDelivery } from '../messages/retained-delivery.ts'
 import type { KeptRelief } from '../relief/kept-relief.ts'
 import { subscriptionExcess } from '../relief/quotas.ts'
 import type { ShareBacklog } from '../relief/share-backlog.ts'
-import type { QueueDecision, QueueRefusal } from '../state/queue-port.ts'
+import { maySubscribe, type QueueDecision, type QueueRefusal } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { addSubscription, removeSubscription } from '../state/subscriptions.ts'
 import { SLICE_UNITS } from '../state/work.ts'
@@ -409,8 +409,7 @@ export class Subscribing {
 
   #ask(view: ClientView, session: Session, filter: string, isSame: () => boolean): void {
     const qos = session.subscriptions.get(filter)?.qos ?? 0
-    const canonical = this.#state.queues?.canonical(filter) ?? filter
-    const decision = this.#state.policy.authorizeSubscribe?.(view, canonical, qos) ?? true
+    const decision = maySubscribe(this.#state, view, filter, qos)
     if (decision === true) this.resume(session, filter)
     if (!(decision instanceof Promise)) return
     decision.then(

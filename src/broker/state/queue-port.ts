@@ -107,6 +107,10 @@ export interface Queues {
     asked: QueueSubscription,
     qos: QoS,
   ): QueueDecision | Promise<QueueDecision>
+  /** Returns the topic of the client's reply queue, for Response Information; null if it can have none. */
+  replyTopic(view: ClientView): string | null
+  /** Makes the client's reply queue if it is not there. Its Session is. False if a limit refuses that. */
+  openReply(view: ClientView): boolean
   /** Grants or refuses a valid SUBSCRIBE. Declares the queue by use. */
   admit(request: ConsumeRequest): QueueRefusal | Admission
   /** Refuses a Shared Subscription that would make one consumer too many; null for any other filter. */
@@ -117,8 +121,6 @@ export interface Queues {
   join(session: Session, filter: string, record: SubscriptionRecord): void
   /** Ends a consumer; `isDeprived`: its messages go back uncharged. */
   leave(session: Session, filter: string, isDeprived: boolean): void
-  /** The filter that rights are about. */
-  canonical(filter: string): string
 
   // ── PUBLISH ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,8 +140,11 @@ export interface Queues {
   /** Finds, or declares by use, the queue that a PUBLISH goes to; or says why it cannot go there. */
   inletOf(address: QueueAddress, mayDeclare: boolean, given: Addressed): Inlet | QueueRefusal
 
-  /** Asks the policy whether the client may consume the queue, and so acknowledge its messages. */
-  mayConsume(view: ClientView, name: string, qos: QoS): QueueDecision | Promise<QueueDecision>
+  /**
+   * Asks the policy whether the client may consume the queue, and so acknowledge its messages. A reply queue
+   * knows that by itself.
+   */
+  mayConsume(view: ClientView, name: string, qos: QoS): boolean | Reason | Promise<boolean | Reason>
   /** Reads a PUBLISH to `$ack`, or says why it acknowledges nothing. */
   acknowledgement(address: AckAddress, payload: Buffer): Acknowledgement | QueueRefusal
 
@@ -179,6 +184,18 @@ export function mayPublish(
   const address = queues?.address(topic) ?? null
   if (queues !== null && address?.kind === 'queue') return queues.mayPut(view, address, qos, retain)
   return policy.authorizePublish?.(view, topic, qos, retain) ?? true
+}
+
+/** Asks whether a client may have a Subscription that it has, which may be to a queue. */
+export function maySubscribe(
+  { policy, queues }: { readonly policy: Policy; readonly queues: Queues | null },
+  view: ClientView,
+  filter: string,
+  qos: QoS,
+): boolean | Reason | Promise<boolean | Reason> {
+  const asked = queues?.subscription(filter) ?? null
+  if (queues !== null && asked?.kind === 'queue') return queues.mayConsume(view, asked.name, qos)
+  return policy.authorizeSubscribe?.(view, filter, qos) ?? true
 }
 
 /** Reads evicted bodies back, those of queues from their logs. */

@@ -50,10 +50,10 @@ describe('CONNECT and CONNACK', () => {
 
   it('[MQTT-3.1.2-28] without Request Response Information there is no Response Information', async () => {
     const world = await World.make()
-    for (const requestResponseInformation of [true, false]) {
-      const client = await world.connect('a', { properties: { requestResponseInformation } })
-      expect(client.connack).not.toHaveProperty('properties.responseInformation')
-    }
+    const asking = await world.connect('a', { properties: { requestResponseInformation: true } })
+    expect(asking.connack).toHaveProperty('properties.responseInformation', '$queue/reply.a')
+    const client = await world.connect('a', { properties: { requestResponseInformation: false } })
+    expect(client.connack).not.toHaveProperty('properties.responseInformation')
   })
 
   it('[MQTT-3.2.2-16] an empty Client Identifier gets a new one that no Session uses', async () => {

@@ -91,8 +91,11 @@ describe('a declaration', () => {
     expect(await client.subscribe('$queue/one', 1)).toBe(0x8f)
     const other = await inMemory()
     const b = await other.connect('b')
-    for (const name of ['jobs.dead', 'reply.b']) {
-      expect(await b.subscribe(`$queue/${name}`, 1)).toBe(0x8f)
+    for (const [name, code] of [
+      ['jobs.dead', 0x8f],
+      ['reply.a', 0x87],
+    ] as const) {
+      expect(await b.subscribe(`$queue/${name}`, 1)).toBe(code)
       expect(await b.publish(`$queue/${name}`, 'x', 1)).toMatchObject([{ reasonCode: 0x90 }])
     }
   })

@@ -1,5 +1,5 @@
 /** PURE. The group of a queue while queues are not enabled: it stays as the store had it. */
-import type { GroupState, RecoveredGroup } from '../../store/log-store.ts'
+import type { GroupState, RecoveredGroup } from '../store/log-store.ts'
 
 export function restingGroup(group: RecoveredGroup): GroupState {
   const { lanes, returned, held, remembered, rememberedHead, counters } = group
