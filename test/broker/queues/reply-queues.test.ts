@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Policy } from '../../../src/broker/boundary/policy.ts'
 import type { Given, TestClient, World } from '../harness.ts'
-import { DiskWorld, inMemory, lines, puback } from './queue-world.ts'
+import { DiskWorld, inMemory, lines, puback, publishes } from './queue-world.ts'
 
 const ASKING = { requestResponseInformation: true }
 
@@ -74,6 +74,35 @@ describe('30: ask, go, come back', () => {
     expect(got).toMatchObject([{ topic: '$queue/reply.r1', properties: { correlationData } }])
     expect(correlationData?.toString()).toBe('17')
   })
+})
+
+it('30: an explicit acknowledgement brings the reply, with the Correlation Data, in one commit', async () => {
+  const disk = await DiskWorld.make()
+  const kept = { clean: false, properties: { ...ASKING, sessionExpiryInterval: 1000 } }
+  const requester = await disk.connect('r1', kept)
+  const properties = { responseTopic: '$queue/reply.r1', correlationData: Buffer.from('17') }
+  const request = { topic: '$queue/jobs', payload: 'ping', qos: 1, messageId: 1, properties }
+  await requester.send({ cmd: 'publish', ...request })
+  await disk.settle()
+  await requester.send({ cmd: 'disconnect' })
+  await disk.kill()
+  const responder = await disk.connect('w')
+  await responder.subscribe('$queue/jobs;ack=explicit', 1)
+  await disk.settle()
+  const [job] = publishes(responder)
+  await puback(responder, job!.id)
+  const done = { topic: job!.user['x-ack'], payload: 'pong', qos: 1, messageId: 7 }
+  await responder.send({ cmd: 'publish', ...done })
+  await disk.kill()
+  const jobs = disk.world.server.queues!.definitions.byName.get('jobs')!
+  expect(jobs.group.states.messages).toBe(0)
+  const back = await disk.connect('r1', kept)
+  await back.subscribe('$queue/reply.r1', 1)
+  await disk.settle()
+  const got = back.got().filter(({ cmd }) => cmd === 'publish')
+  expect(got).toMatchObject([
+    { payload: Buffer.from('pong'), properties: { correlationData: Buffer.from('17') } },
+  ])
 })
 
 describe('a reply queue', () => {
@@ -307,6 +336,19 @@ describe('the number of reply queues', () => {
     for (let times = 0; times < 25; times++) await world.pass(10)
     expect(queue(world, 'r1')).toBe(undefined)
     expect(world.server.queues!.definitions.byUse).toBe(0)
+  })
+
+  it('of one user has a limit as well, within which that user’s own make room', async () => {
+    const world = await inMemory({ declaredPerUserMax: 2 }, { policy: NAMES })
+    const bob = await world.connect('bob1', asking('bob'))
+    await bob.send({ cmd: 'disconnect' })
+    for (let number = 0; number < 5; number++) {
+      const client = await world.connect(`a${number}`, asking('ada'))
+      expect(infoOf(client)).toBe(`$queue/reply.a${number}`)
+      if (number > 0) await client.send({ cmd: 'disconnect' })
+    }
+    const names = [...world.server.queues!.definitions.byName.keys()]
+    expect(names).toEqual(['reply.bob1', 'reply.a0', 'reply.a4'])
   })
 
   it('never makes room at the cost of messages', async () => {
