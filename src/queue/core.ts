@@ -11,7 +11,7 @@ import type { GroupContext } from './group-context.ts'
 import { keyOf } from './key-of.ts'
 import type { DeathReason } from './properties.ts'
 import { completeRules, type GroupRules, type Rules, retryDelayMs } from './rules.ts'
-import { type Entry, type Handle, Hold, type Member, State, Timeouts } from './state/consumer.ts'
+import { type Entry, type Handle, Hold, isIdle, type Member, State, Timeouts } from './state/consumer.ts'
 import { EntryHeap } from './state/entry-heap.ts'
 import { Lane } from './state/lane.ts'
 import { LastValues } from './state/last-values.ts'
@@ -28,6 +28,10 @@ export class Core implements DispatchContext {
   /** By lane; null unless a message replaces an older one of its key. */
   readonly lastValues: readonly LastValues[] | null
   readonly members = new Set<Member>()
+  /** Members that are connected, and neither closing nor standing by. */
+  there = 0
+  /** Members that consume by `$queue`. */
+  queueMembers = 0
   readonly counts = new Counts()
   /** Entries in memory, by state. */
   readonly inState = new Array<number>(State.Gone + 1).fill(0)
@@ -155,6 +159,13 @@ export class Core implements DispatchContext {
     this.inState[entry.state]!--
     this.inState[state]!++
     entry.state = state
+    if (isIdle(entry)) this.idled(entry)
+  }
+
+  /** Nobody holds an entry any more, or it was ready and nobody takes it. */
+  idled(entry: Entry): void {
+    const lane = this.lanes[entry.lane]!
+    lane.idle.add(entry, lane.count)
   }
 
   // ── steps of an entry ───────────────────────────────────────────────────────────────────────────────
@@ -352,6 +363,11 @@ export class Core implements DispatchContext {
 
   /** Tells the dispatch if a member may be chosen now, and was not before, or the other way round. */
   refresh(member: Member): void {
+    const isThere = member.isOnline && !member.isClosing && !member.isStandby && !member.isGone
+    if (isThere !== member.isThere) {
+      member.isThere = isThere
+      this.there += isThere ? 1 : -1
+    }
     const isOpen = !member.isGone && member.state === 'open'
     if (isOpen === member.isOpen) {
       if (isOpen && member.used !== member.load) this.dispatch.loadChanged(member)
@@ -366,10 +382,7 @@ export class Core implements DispatchContext {
 
   /** Whether another member is there who might take what this one refused. */
   hasOther(member: Member): boolean {
-    for (const other of this.members) {
-      if (other !== member && other.isOnline && !other.isClosing && !other.isStandby) return true
-    }
-    return false
+    return this.there > (member.isThere ? 1 : 0)
   }
 
   // ── time and work ───────────────────────────────────────────────────────────────────────────────────

@@ -126,6 +126,7 @@ export class Group {
     const core = this.#core
     const member = new Member(consumer, options, options.prefetch ?? core.rules.prefetch, isOnline)
     core.members.add(member)
+    if (options.face === 'queue') core.queueMembers++
     core.dispatch.present(member)
     core.isAsideStale = true
     core.refresh(member)

@@ -233,6 +233,7 @@ export class HandOut {
 
   #setAside(lane: Lane, entry: Entry): void {
     const { dispatch, aside } = this.#core
+    if (entry.state === State.Ready) this.#core.idled(entry)
     if (this.#isRefusedByAll(entry)) this.#deferRefused(entry)
     else if (this.#isTooLarge(entry)) this.#tooLarge(entry)
     else if (!dispatch.hasOpen) lane.ready.push(entry)
@@ -244,18 +245,13 @@ export class HandOut {
   #isTooLarge(entry: Entry): boolean {
     const tried = entry.countBlocked(Block.TooLarge)
     if (tried === 0 || tried >= TRIED_MAX) return tried > 0
-    for (const member of this.#core.members) {
-      const isThere = member.isOnline && !member.isClosing && !member.isStandby
-      if (isThere && !entry.isBlockedAs(member, Block.TooLarge)) return false
-    }
-    return true
+    return entry.countBlockedThere(Block.TooLarge) === this.#core.there
   }
 
   #tooLarge(entry: Entry): void {
     const core = this.#core
     const { handle } = entry
-    const isShared = [...core.members].every(({ options }) => options.face === 'share')
-    if (isShared) {
+    if (core.queueMembers === 0) {
       core.dropped('packet-too-large', entry.lane, entry.sequence, 1)
       core.settle(entry)
     } else core.kill(entry, 'too-large', entry.code, '', '')
@@ -348,11 +344,7 @@ export class HandOut {
   #isRefusedByAll(entry: Entry): boolean {
     const isReady = entry.state === State.Ready
     if (!isReady || entry.blocks === null || entry.countBlocked(Block.Refused) === 0) return false
-    for (const member of this.#core.members) {
-      const isThere = member.isOnline && !member.isClosing && !member.isStandby
-      if (isThere && !entry.isBlockedAs(member, Block.Refused)) return false
-    }
-    return true
+    return entry.countBlockedThere(Block.Refused) === this.#core.there
   }
 
   /** Nobody else is left who might take it: those who refused it get it again after the delay. */

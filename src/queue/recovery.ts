@@ -69,7 +69,10 @@ export function restoreEntries(core: Core, { group, logs }: Recovery): void {
       core.setState(entry, State.Deferred)
       core.deferred.push(entry)
       core.due(entry.at)
-    } else core.lanes[entry.lane]!.ready.push(entry)
+    } else {
+      core.lanes[entry.lane]!.ready.push(entry)
+      core.idled(entry)
+    }
   }
 }
 

@@ -6,7 +6,7 @@
 import type { Message } from '../mqtt/message.ts'
 import type { Core } from './core.ts'
 import { keyOf } from './key-of.ts'
-import { type Entry, State } from './state/consumer.ts'
+import { type Entry, isIdle, State } from './state/consumer.ts'
 import type { Lane } from './state/lane.ts'
 import type { Run } from './state/runs.ts'
 
@@ -114,7 +114,7 @@ export class Removal {
   #dropOldest(): 'dropped' | 'unread' | 'none' {
     const core = this.#core
     for (const lane of core.lanes) {
-      const idle = core.idle > 0 ? firstIdle(lane) : null
+      const idle = core.idle > 0 ? lane.idle.first : null
       if (idle !== null && (idle.sequence < lane.cursor || !lane.hasFresh)) {
         core.drop(idle, 'overflow')
         return 'dropped'
@@ -293,14 +293,4 @@ export class Removal {
     for (const lane of this.#core.lanes) lane.endTurn()
     return units
   }
-}
-
-/** Whether nobody holds an entry. */
-function isIdle({ state }: Entry): boolean {
-  return state === State.Ready || state === State.Waiting || state === State.Deferred
-}
-
-function firstIdle(lane: Lane): Entry | null {
-  for (let one = lane.first; one !== null; one = one.next) if (isIdle(one)) return one
-  return null
 }

@@ -390,7 +390,7 @@ export class Returns {
   #forget(member: Member): void {
     const core = this.#core
     member.isGone = true
-    core.members.delete(member)
+    if (core.members.delete(member) && member.options.face === 'queue') core.queueMembers--
     if (member.held > 0) core.former.add(member)
     core.pausedMembers.delete(member)
     this.#forgetEchoes(member)

@@ -132,7 +132,9 @@ export class Consuming implements ConsumerChanges {
   #add(queue: Queue, consumer: QueueConsumer): void {
     const { session, filter } = consumer
     session.consumers ??= new SessionConsumers()
-    consumersOf(session)!.byFilter.set(filter, consumer)
+    const consumers = consumersOf(session)!
+    consumers.byFilter.set(filter, consumer)
+    consumer.wanting = consumers.wanting
     queue.consumers.add(consumer)
     this.count++
     session.changed()
@@ -146,6 +148,7 @@ export class Consuming implements ConsumerChanges {
     const consumer = consumers?.byFilter.get(filter)
     if (consumers == null || consumer === undefined) return
     consumers.byFilter.delete(filter)
+    consumers.wanting.delete(consumer)
     const { group } = consumer.queue
     if (isDeprived) {
       group.end(consumer.member, false)
@@ -194,7 +197,9 @@ export class Consuming implements ConsumerChanges {
     const { retryAfter, reasonString = '' } = packet ?? {}
     consumer.queue.group.acknowledged(handle, code, secondsOf(retryAfter), reasonString)
     const consumers = consumersOf(session)
-    if (consumers !== null && consumers.closing.size > 0) consumers.sweep()
+    if (consumers === null) return
+    consumers.wanting.add(consumer)
+    if (consumers.closing.size > 0) consumers.sweep()
   }
 
   loosened(session: Session): void {
@@ -214,9 +219,20 @@ export class Consuming implements ConsumerChanges {
   room(session: Session): void {
     const consumers = consumersOf(session)
     if (consumers === null) return
-    // A client can make many, and this comes with each of its acknowledgements.
-    this.#state.work.units += CONSUMER_UNITS * consumers.byFilter.size
-    for (const consumer of consumers.inTurn()) consumer.queue.group.room(consumer.member)
+    // A client can make many consumers, and this comes with each of its acknowledgements.
+    const { wanting } = consumers
+    for (const consumer of wanting) {
+      this.#state.work.units += CONSUMER_UNITS
+      const { member, queue } = consumer
+      const { servedAt } = member
+      queue.group.room(member)
+      const isServed = member.servedAt !== servedAt
+      if (member.hasRoom || isServed) wanting.delete(consumer)
+      if (member.hasRoom) continue
+      // It found no room again, and neither would the others. If it got something, they are next.
+      if (isServed) wanting.add(consumer)
+      return
+    }
   }
 
   ended(session: Session): void {

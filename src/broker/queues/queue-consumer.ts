@@ -53,6 +53,8 @@ export class QueueConsumer implements Consumer {
   readonly face: Face
   /** Set once the queue's group has it. */
   member!: Member
+  /** The consumers of its Session that found no room there. Set when it joins. */
+  wanting: Set<QueueConsumer> | null = null
   parameters: QueueParameters
   #record: SubscriptionRecord
   readonly #state: ServerState
@@ -113,6 +115,7 @@ export class QueueConsumer implements Consumer {
     state.work.units += UNITS.storedDelivery
     const delivery = this.#delivery(message, new HandedOut(handle, this), handle.qos)
     const outcome = offer(session, delivery, this.#durableAt(handle))
+    if (outcome === 'no-room') this.wanting?.add(this)
     if (outcome !== 'sent') return outcome
     if (handle.qos > 0) handle.packetId = session.lastPacketId
     return 'taken'

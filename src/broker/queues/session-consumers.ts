@@ -10,15 +10,11 @@ export class SessionConsumers implements Consumption {
   readonly byFilter = new Map<string, QueueConsumer>()
   /** Unsubscribed, with messages that are not answered yet. */
   readonly closing = new Set<QueueConsumer>()
-  #turn = 0
-
-  /** All of them, another one first each time: a Session's queues are served in turn. */
-  inTurn(): QueueConsumer[] {
-    const all = [...this.byFilter.values()]
-    if (all.length < 2) return all
-    this.#turn = (this.#turn + 1) % all.length
-    return [...all.slice(this.#turn), ...all.slice(0, this.#turn)]
-  }
+  /**
+   * Those that may take messages once the Session has room: they found none, or acknowledged one. In the
+   * order in which they came here, so a Session's queues are served in turn.
+   */
+  readonly wanting = new Set<QueueConsumer>()
 
   get memoryBytes(): number {
     let bytes = 0

@@ -106,6 +106,8 @@ export class Entry {
   /** Broker time in ms at which it is ready again, or its lease ends. */
   at = 0
   heapIndex = -1
+  /** Whether it is in `IdleEntries`. */
+  isListedIdle = false
   /** The latest hand-out, while it is under way. */
   handle: Handle | null = null
   blocks: Blocked[] | null = null
@@ -137,6 +139,13 @@ export class Entry {
   countBlocked(reason: Block): number {
     let count = 0
     for (const one of this.blocks ?? []) if ((reasonsOf(one) & reason) !== 0) count++
+    return count
+  }
+
+  /** The same for members that might take messages now. */
+  countBlockedThere(reason: Block): number {
+    let count = 0
+    for (const one of this.blocks ?? []) if (one.member.isThere && (reasonsOf(one) & reason) !== 0) count++
     return count
   }
 
@@ -177,6 +186,11 @@ export class Entry {
     this.blocks!.splice(at, 1)
     if (this.blocks!.length === 0) this.blocks = null
   }
+}
+
+/** Whether nobody holds an entry. */
+export function isIdle({ state }: Entry): boolean {
+  return state === State.Ready || state === State.Waiting || state === State.Deferred
 }
 
 /** All reasons but a refusal end with the connection. */
@@ -335,6 +349,8 @@ export class Member {
   isSilent = false
   /** Whether another member is the active one. Belongs to the dispatch. */
   isStandby = false
+  /** Whether it is connected, and neither closing nor standing by. Belongs to the group. */
+  isThere = false
   /** Broker time in ms until which it is given nothing, since it had too much; 0 if it is not paused. */
   pausedUntil = 0
   pauseMs = 0

@@ -8,6 +8,7 @@
 import type { LogCursor as StoredCursor, LogSegment as StoredSegment } from '../../store/log-store.ts'
 import { Entry, State } from './consumer.ts'
 import { EntryHeap } from './entry-heap.ts'
+import { IdleEntries } from './idle-entries.ts'
 import { type Run, Runs } from './runs.ts'
 
 /** The parts of the store's segments that the machine needs. */
@@ -34,6 +35,8 @@ export class Lane {
   count = 0
   /** Entries that may be handed out: ready, or loose at a Session. */
   readonly ready = new EntryHeap<Entry>((entry) => entry.sequence)
+  /** Entries that nobody holds. */
+  readonly idle = new IdleEntries()
   /** Settled at or beyond the cursor. */
   readonly gone = new Runs()
   /** The oldest entry. */

@@ -127,15 +127,3 @@ describe('a full disk', () => {
     expect(await client.subscribe('$queue/jobs/#', 1)).toBe(1)
   })
 })
-
-it('each answer of a client counts the work of telling all its consumers', async () => {
-  const world = await inMemory(jobs())
-  const client = await world.connect('a')
-  for (let prefetch = 1; prefetch <= 100; prefetch++) {
-    await client.subscribe(`$queue/jobs;prefetch=${prefetch}/#`, 1)
-  }
-  const { state } = world.server
-  const before = state.work.units
-  state.room(state.sessions.get('a')!)
-  expect(state.work.units - before).toBeGreaterThanOrEqual(100)
-})
