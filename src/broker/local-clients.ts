@@ -12,6 +12,9 @@ import { removeSubscription } from './state/subscriptions.ts'
 /** A message of this process. */
 export type LocalMessage = Omit<MessageFields, 'topic'> & { readonly topic: string }
 
+/** The fate of a result. */
+export type ResultOutcome = 'published' | 'overflow' | 'unavailable' | 'gone'
+
 export class LocalClients {
   readonly #state: ServerState
   readonly #parts: ServerParts
@@ -37,6 +40,29 @@ export class LocalClients {
     return new Promise((resolve) => {
       underWay.done = (last) => resolve(this.#durability.durable(last))
     })
+  }
+
+  /**
+   * Publishes the result of a message of a queue, and calls `settle` in the same turn: what that records is
+   * in the same commit. `unavailable`: disk or memory is short, so that both are to be done again. `gone`: it
+   * had to wait, and `isDue` has become false meanwhile.
+   */
+  publishResult(fields: LocalMessage, isDue: () => boolean, settle: (outcome: ResultOutcome) => void): void {
+    const { turn, topics } = this.#state
+    const { publisher } = this.#parts
+    turn.begin()
+    const message = Message.of({ ...fields, topic: topics.intern(fields.topic) })
+    const publish = (): void => {
+      if (!isDue()) {
+        settle('gone')
+        return
+      }
+      const { reasonCode, refusedBy } = publisher.publishWhole(message, null)
+      if (reasonCode < Reason.UnspecifiedError) settle('published')
+      else settle(refusedBy === 'disk' || refusedBy === 'memoryBytesMax' ? 'unavailable' : 'overflow')
+    }
+    if (!publisher.mustQueue(message.topic)) publish()
+    else publisher.queue(message.topic, () => publisher.admitting(publish))
   }
 
   /** Publishes a `$SYS` value: retained in memory, never stored. */

@@ -14,7 +14,7 @@ import { Connection } from './connection/connection.ts'
 import { Durability } from './durability.ts'
 import { healthOf } from './health.ts'
 import { Inventory } from './inventory.ts'
-import { LocalClients, type LocalMessage } from './local-clients.ts'
+import { LocalClients, type LocalMessage, type ResultOutcome } from './local-clients.ts'
 import { MEMORY_SAMPLE_MS, MemoryGuard } from './memory-guard.ts'
 import type { LocalHandler } from './messages/local-subscriber.ts'
 import { Publisher } from './messages/publisher.ts'
@@ -434,6 +434,11 @@ export class Server implements Acceptor {
   /** Publishes from this process. Resolves when the message is as durable as promised; rejects a refusal. */
   publish(fields: LocalMessage): Promise<void> {
     return this.#local.publish(fields)
+  }
+
+  /** Publishes a result, and calls `settle` in the same turn. */
+  publishResult(fields: LocalMessage, isDue: () => boolean, settle: (outcome: ResultOutcome) => void): void {
+    this.#local.publishResult(fields, isDue, settle)
   }
 
   /** Publishes a `$SYS` value: retained in memory, never stored. */

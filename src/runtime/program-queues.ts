@@ -13,9 +13,15 @@ import {
 } from '../broker/queues/queue-view.ts'
 import type { Server } from '../broker/server.ts'
 import type { QoS } from '../mqtt/packet.ts'
-import { decodeForwardedProperties, type ForwardedProperties } from '../mqtt/properties/forwarded.ts'
+import {
+  decodeForwardedProperties,
+  encodeForwardedProperties,
+  type ForwardedProperties,
+} from '../mqtt/properties/forwarded.ts'
 import { Reason } from '../mqtt/reason.ts'
-import { PREFETCH_MAX } from '../mqtt/server-topics.ts'
+import { isServerTopic, PREFETCH_MAX, parseAddress } from '../mqtt/server-topics.ts'
+import { topicNameError } from '../mqtt/topics.ts'
+import { resultTopic } from '../queue/explicit/results.ts'
 import {
   checkedProperties,
   type GivenProperties,
@@ -51,9 +57,11 @@ export interface QueueMessage {
 }
 
 /**
- * Works on a message. A promise that resolves, or a return, acknowledges it. One that rejects, or a throw,
- * refuses it: it comes again after the queue's delay, or after `retryAfter` seconds if the error has such a
- * property. With `DeadLetter` it never comes again. The error's message is kept with the dead letter.
+ * Works on a message. A promise that resolves, or a return, acknowledges it. Text or bytes are its result:
+ * they go to the Response Topic of the message, or to the queue's `results`, in the same commit as the
+ * acknowledgement. A promise that rejects, or a throw, refuses it: it comes again after the queue's delay, or
+ * after `retryAfter` seconds if the error has such a property. With `DeadLetter` it never comes again. The
+ * error's message is kept with the dead letter.
  */
 export type QueueHandler = (message: QueueMessage) => unknown
 
@@ -249,16 +257,61 @@ async function settled(
   handed: Handed,
   handler: QueueHandler,
 ): Promise<void> {
+  let result: unknown
   try {
     // Handlers call the broker again: the machine must have come to its end before.
     await Promise.resolve()
-    await handler(received(server, queue, handed))
+    result = await handler(received(server, queue, handed))
   } catch (error) {
     const code = error instanceof DeadLetter ? Reason.ImplementationSpecificError : Reason.UnspecifiedError
     consumer.settle(handed, code, retryAfterOf(error), error instanceof Error ? error.message : String(error))
     return
   }
-  consumer.settle(handed, Reason.Success, null, '')
+  const payload = typeof result === 'string' || result instanceof Uint8Array ? Buffer.from(result) : null
+  if (payload === null || !consumer.has(handed)) consumer.settle(handed, Reason.Success, null, '')
+  else answer(server, queue, consumer, handed, payload)
+}
+
+/** Publishes the result of a message, and acknowledges it in the same commit. */
+function answer(
+  server: Server,
+  name: string,
+  consumer: ProgramConsumer,
+  handed: Handed,
+  payload: Buffer,
+): void {
+  const { properties: rules, group } = server.queues!.definitions.byName.get(name)!
+  const { topic: asked, properties: encoded } = handed.message
+  const { responseTopic, correlationData } = decodeForwardedProperties(encoded)
+  const template = rules.results === 'none' ? null : rules.results
+  const own = asked.byteLength === 0 ? null : asked.name
+  const topic = responseTopic ?? (template === null ? null : resultTopic(template, name, own))
+  const { results } = group.counts
+  if (topic === null || !mayTakeResults(topic)) {
+    if (topic !== null) results['invalid-topic']++
+    else if (payload.length > 0) results['no-topic']++
+    consumer.settle(handed, Reason.Success, null, '')
+    return
+  }
+  const properties = encodeForwardedProperties(correlationData === undefined ? {} : { correlationData })
+  const fields = { topic, payload, qos: 1, retain: false, publisher: '', properties } as const
+  const isDue = (): boolean => consumer.has(handed)
+  server.publishResult(fields, isDue, (outcome) => {
+    if (outcome === 'unavailable') {
+      consumer.settle(handed, Reason.UnspecifiedError, null, 'its result could not be stored')
+      return
+    }
+    if (outcome !== 'gone') results[outcome]++
+    consumer.settle(handed, Reason.Success, null, '')
+  })
+}
+
+/** Whether a topic can have results: an ordinary one, or that of a queue. */
+function mayTakeResults(topic: string): boolean {
+  const address = parseAddress(topic)
+  return (
+    topicNameError(topic) === null && !isServerTopic(topic) && (address === null || address.kind === 'queue')
+  )
 }
 
 function retryAfterOf(error: unknown): number | null {

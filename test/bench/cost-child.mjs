@@ -20,6 +20,7 @@ const [dist] = process.argv.slice(2)
 const load = (path) => import(pathToFileURL(join(dist, path)).href)
 const { Server } = await load('broker/server.js')
 const { DEFAULT_LIMITS } = await load('broker/boundary/limits.js')
+const { DEFAULT_QUEUE_OPTIONS } = await load('queue/queue-options.js')
 const { MemoryStore } = await load('store/memory/memory-store.js')
 const { inlineMore } = await load('runtime/inlining.js')
 
@@ -42,6 +43,8 @@ const CLEAN_SESSION = 2
 const KEPT_SESSION = 0
 const RETAINED = 500
 const OFFLINE = 500
+/** None of which takes a message that is published. */
+const QUEUES = 10_000
 const RETAIN = 1
 const DISCONNECT_BYTES = Buffer.from([0xe0, 0])
 
@@ -149,8 +152,12 @@ function burstOf(topic, qos, count, flags = 0) {
   return Buffer.concat(Array.from({ length: count }, (_, i) => one(i)))
 }
 
-async function newServer(policy = {}) {
-  const server = new Server({ host, store: new MemoryStore(), limits: { ...DEFAULT_LIMITS }, policy }, fail)
+/** `queues` take topics of their own. */
+async function newServer(policy = {}, queues = 0) {
+  const one = (i) => ({ name: `q${i}`, properties: { filters: [`queued/${i}/+/#`] } })
+  const declared = Array.from({ length: queues }, (_, i) => one(i))
+  const options = { host, store: new MemoryStore(), limits: { ...DEFAULT_LIMITS }, policy }
+  const server = new Server({ ...options, queues: { ...DEFAULT_QUEUE_OPTIONS, declared } }, fail)
   await server.start()
   await settle()
   return server
@@ -212,8 +219,8 @@ function exchange(clients) {
  * Runs a scenario with so many publishers and subscribers. Publisher i sends `burst` messages a turn to the
  * topic `topicOf(i)`, and subscriber i has the filter `filterOf(i)`. Without a policy, everything is allowed.
  */
-async function scenario({ qos, publishers, subscribers, burst, topicOf, filterOf, policy }) {
-  const server = await newServer(policy)
+async function scenario({ qos, publishers, subscribers, burst, topicOf, filterOf, policy, queues }) {
+  const server = await newServer(policy, queues)
   const senders = []
   const readers = []
   const bursts = []
@@ -439,6 +446,8 @@ const scenarios = {
 
 const costs = {}
 for (const [name, what] of Object.entries(scenarios)) costs[name] = await scenario(what)
+costs['fan-in QoS 1, beside queues'] = await scenario({ ...fanIn, qos: 1, queues: QUEUES })
+costs['pairs QoS 0, beside queues'] = await scenario({ ...pairs, qos: 0, queues: QUEUES })
 costs['retained, stored'] = await retainedStored()
 costs['retained, sent'] = await retainedSent()
 costs['queued and drained'] = await offline()

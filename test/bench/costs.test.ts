@@ -48,11 +48,13 @@ const BOUNDS = {
   'fan-in QoS 0': { writes: 1 / 200, bytes: 380 },
   'fan-in QoS 0, with a policy': { writes: 1 / 200, bytes: 380 },
   'fan-in QoS 1': { writes: 11 / 200, bytes: 624 },
+  'fan-in QoS 1, beside queues': { writes: 11 / 200, bytes: 624 },
   // With digests of messages that are not released yet.
   'fan-in QoS 2': { writes: 22 / 200, bytes: 891 },
   'fan-out QoS 0': { writes: 100 / 20, bytes: 885 },
   'fan-out QoS 1': { writes: 101 / 20, bytes: 9130 },
   'pairs QoS 0': { writes: 1, bytes: 461 },
+  'pairs QoS 0, beside queues': { writes: 1, bytes: 461 },
   'pairs QoS 1': { writes: 2, bytes: 1066 },
   'pairs QoS 2': { writes: 4, bytes: 1902 },
   'retained, stored': { writes: 1 / 20, bytes: 700 },
@@ -89,6 +91,14 @@ describe('in the core', () => {
       expect(cost.collections, 'collections while bytes were counted').toBe(0)
       expect(cost.bytesPerMessage).toBeGreaterThan(0)
       expect(cost.bytesPerMessage).toBeLessThanOrEqual(bound.bytes * HEADROOM)
+    },
+  )
+
+  test.each(['fan-in QoS 1', 'pairs QoS 0'])(
+    '%s: 10,000 queues for other topics cost at most 3 %% more bytes',
+    (name) => {
+      const beside = counted.costs[`${name}, beside queues`]!.bytesPerMessage
+      expect(beside / counted.costs[name]!.bytesPerMessage).toBeLessThanOrEqual(1.03)
     },
   )
 

@@ -55,9 +55,7 @@ describe('queues and mosquitto', () => {
     for (const [at, worker] of workers.entries()) {
       for (const line of worker.messages) expect(line.startsWith(topics[at]!)).toBe(true)
     }
-    expect(await godwit(broker, 'queue', 'list')).toMatch(
-      /^jobs +jobs\/# +0 +0 +0 +0 +3 +the configuration$/m,
-    )
+    expect(await godwit(broker, 'queue', 'list')).toMatch(/^jobs +0 +0 +0 +0 +3 +file +jobs\/#$/m)
   })
 
   test('a full queue tells a publisher of 5.0, and disconnects one before', async () => {

@@ -173,6 +173,30 @@ describe('a consumer in this process', () => {
     expect(queues.stats('jobs').counters).toMatchObject({ acknowledged: 1, dead: { refused: 1 } })
   })
 
+  test('answers with a result, to the Response Topic or the topic of the queue', async () => {
+    const broker = await started()
+    const { queues } = broker
+    await queues.declare('jobs', { filters: ['jobs/#'], results: 'results/{topic}' })
+    const got: string[] = []
+    for (const filter of ['results/#', 'answers/#']) {
+      broker.subscribe(filter, ({ topic, payload, properties: { correlationData = '' } }) =>
+        got.push(`${topic} ${payload} ${correlationData}`),
+      )
+    }
+    queues.consume('jobs', async ({ payload }) => (`${payload}` === 'none' ? undefined : `${payload}!`))
+    await fill(broker, 'jobs/add', '5', 'none')
+    const properties = { responseTopic: 'answers/7', correlationData: Buffer.from('17') }
+    await broker.publish({ topic: 'jobs/ask', payload: 'ping', qos: 1, properties })
+    const kept = { responseTopic: '$queue/kept' }
+    await broker.publish({ topic: 'jobs/ask', payload: 'keep', qos: 1, properties: kept })
+    const nowhere = { responseTopic: '$ack/jobs/x' }
+    await broker.publish({ topic: 'jobs/ask', payload: 'lost', qos: 1, properties: nowhere })
+    await expect.poll(() => queues.stats('jobs').messages).toBe(0)
+    await expect.poll(() => got.sort()).toEqual(['answers/7 ping! 17', 'results/jobs/add 5! '])
+    expect((await queues.peek('kept')).map(({ payload }) => `${payload}`)).toEqual(['keep!'])
+    expect(queues.stats('jobs').counters).toMatchObject({ acknowledged: 5 })
+  })
+
   test('works on as many at once as it asked for, which may end in any order', async () => {
     const broker = await started()
     const { queues } = broker

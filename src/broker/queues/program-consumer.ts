@@ -175,6 +175,11 @@ export class ProgramConsumer implements Consumer, CommitWaiter, Flushable {
 
   abandon(): void {}
 
+  /** Whether a message is still in its hands. */
+  has({ handle }: Handed): boolean {
+    return this.#handed.has(handle) && handle.hold === Hold.Current && this.#isMember(handle)
+  }
+
   /**
    * Ends a message as PUBACK does. `retryAfter` is in seconds, null for the queue's delay; `detail` is kept
    * with a dead letter. Does nothing if the message went elsewhere.

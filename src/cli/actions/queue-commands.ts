@@ -43,14 +43,18 @@ const LIMIT = 100
 
 const QUEUES: readonly Column<QueueRow>[] = [
   { title: 'QUEUE', value: ({ name }) => name },
-  { title: 'FILTERS', value: ({ filters }) => filters.join(' ') },
   { title: 'MESSAGES', value: ({ messages }) => messages },
   { title: 'READY', value: ({ ready }) => ready },
   { title: 'IN FLIGHT', value: ({ inFlight, held }) => inFlight + held },
   { title: 'BYTES', value: ({ bytes }) => bytes },
   { title: 'CONSUMERS', value: ({ consumers }) => consumers },
-  { title: 'DECLARED BY', value: declarer },
-  { title: 'STATE', value: ({ isPaused }) => (isPaused ? 'paused' : '') },
+  {
+    title: 'STATE',
+    value: ({ isPaused, isOrphaned }) => (isPaused ? 'paused' : isOrphaned ? 'orphaned' : ''),
+  },
+  { title: 'ORIGIN', value: ({ origin }) => origin },
+  // Last, since only they may be long.
+  { title: 'FILTERS', value: ({ filters }) => filters.join(' ') },
 ]
 
 const CONSUMERS: readonly Column<ConsumerEntry>[] = [
@@ -157,6 +161,8 @@ function detailsText(found: QueueDetails): string {
           ? 'none: published to the queue itself'
           : filters.map((one) => printable(one)).join(' '),
       ],
+      ...Object.entries(properties).map(([key, value]) => [key, written(key, value)] as const),
+      // The figures come last: they are what is left on a small screen.
       ['state', found.isPaused ? 'paused' : null],
       [
         'messages',
@@ -165,10 +171,10 @@ function detailsText(found: QueueDetails): string {
       ['oldest ready', ageOf(found.oldestReadySeconds)],
       ['oldest unacknowledged', ageOf(found.oldestUnacknowledgedSeconds)],
       ['consumers', found.consumers],
-      ...Object.entries(properties).map(([key, value]) => [key, written(key, value)] as const),
       ...counterLines(counters),
     ]),
-    ...why.map((sentence) => printable(sentence)),
+    ...(why.length === 0 ? [] : ['', 'Why messages wait:']),
+    ...why.map((sentence) => `- ${printable(sentence)}`),
   ].join('\n')
 }
 
