@@ -9,8 +9,8 @@ const COPY_BELOW_BYTES = 16 * 1024
 /** Takes the pieces: a socket, or the frames of a WebSocket. */
 export interface Sink {
   /**
-   * Sends a piece and calls `taken` later, even if it fails. Returns true if the kernel has already taken
-   * all of it. `last` is true if the piece is the end of one `write`.
+   * Sends a piece. Returns true if the kernel has taken all of it, or else calls `taken` later, even if it
+   * fails. `last` is true if the piece is the end of one `write`.
    */
   send(piece: Buffer, last: boolean, taken: () => void): boolean
   /**
@@ -74,8 +74,6 @@ export class SendQueue {
   #latestBytes = 0
   #underWayBytes = 0
   #acceptedBytes = 0
-  #sentPieces = 0
-  #takenPieces = 0
   #hadToWait = false
   #closed = false
 
@@ -127,13 +125,11 @@ export class SendQueue {
   }
 
   #send(piece: Buffer, last: boolean): void {
-    this.#sentPieces++
     this.#underWayBytes = piece.length
     if (this.#sink.send(piece, last, this.#taken)) this.#settle()
   }
 
   #sendGathered(memory: Buffer, end: number, last: boolean): void {
-    this.#sentPieces++
     this.#underWayBytes = end - this.#headroom
     if (this.#sink.sendGathered(memory, end, last, this.#taken)) this.#settle()
   }
@@ -148,8 +144,7 @@ export class SendQueue {
   }
 
   #onTaken(): void {
-    this.#takenPieces++
-    if (this.#closed || this.#takenPieces !== this.#sentPieces) return
+    if (this.#closed) return
     this.#settle()
     this.#pump()
     if (this.#hadToWait && this.bufferedBytes === 0) {

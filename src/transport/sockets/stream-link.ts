@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../../broker/boundary/link.ts'
 import type { Discards } from './discards.ts'
 import { EncryptedBytes } from './encrypted-bytes.ts'
+import { hasTaken } from './has-taken.ts'
 import { keepReading, readOn } from './keep-reading.ts'
 import { LINGER_MS, LingerTimer, READ_ON_MS } from './lingering.ts'
 import type { ReadBuffer, Reader } from './read-buffer.ts'
@@ -10,9 +11,8 @@ import { type ScratchBuffers, SendQueue, type Sink } from './send-queue.ts'
 
 /**
  * A Link over a connected socket. With `scratchBuffers`, the memory of a write is reused once the socket
- * holds nothing: libuv tries every write at once (`uv_try_write`), and Node calls a write's callback, which
- * lowers `writableLength`, only after the kernel has copied it or it has failed. TLS encrypts later, so it
- * gets null.
+ * holds nothing: libuv tries every write at once (`uv_try_write`), and Node lowers `writableLength` only after
+ * the kernel has copied it or it has failed. TLS encrypts later, so it gets null.
  */
 export class StreamLink implements Link, Sink, Reader {
   readonly info: LinkInfo
@@ -131,8 +131,8 @@ export class StreamLink implements Link, Sink, Reader {
   // ── Sink: output ────────────────────────────────────────
 
   send(piece: Buffer, _last: boolean, taken: () => void): boolean {
-    this.#socket.write(piece, taken)
-    return this.#socket.writableLength === 0
+    this.#socket.write(piece, this.hidesRecords ? taken : undefined)
+    return !this.hidesRecords && hasTaken(this.#socket, taken)
   }
 
   sendGathered(memory: Buffer, end: number, last: boolean, taken: () => void): boolean {

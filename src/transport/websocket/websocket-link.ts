@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Link, LinkHandler, LinkInfo } from '../../broker/boundary/link.ts'
 import type { Discards } from '../sockets/discards.ts'
 import { EncryptedBytes } from '../sockets/encrypted-bytes.ts'
+import { hasTaken } from '../sockets/has-taken.ts'
 import { keepReading, readOn } from '../sockets/keep-reading.ts'
 import { LINGER_MS, LingerTimer, READ_ON_MS } from '../sockets/lingering.ts'
 import type { ReadBuffer, Reader } from '../sockets/read-buffer.ts'
@@ -157,15 +158,15 @@ export class WebSocketLink implements Link, Sink, FrameSink, Reader {
     const socket = this.#socket
     socket.cork()
     socket.write(header.subarray(start))
-    socket.write(piece, taken)
+    socket.write(piece, this.hidesRecords ? taken : undefined)
     socket.uncork()
-    return socket.writableLength === 0
+    return !this.hidesRecords && hasTaken(socket, taken)
   }
 
   sendGathered(memory: Buffer, end: number, last: boolean, taken: () => void): boolean {
     const start = writeHeader(memory, HEADER_BYTES_MAX, this.#firstByte(last), end - HEADER_BYTES_MAX)
-    this.#socket.write(memory.subarray(start, end), taken)
-    return this.#socket.writableLength === 0
+    this.#socket.write(memory.subarray(start, end), this.hidesRecords ? taken : undefined)
+    return !this.hidesRecords && hasTaken(this.#socket, taken)
   }
 
   /** Returns the first byte of the next frame, which ends a message if `last` is true. */

@@ -37,11 +37,11 @@ class Kernel implements Sink {
   #send(piece: Buffer, last: boolean, taken: () => void): boolean {
     expect(this.#late.length).toBe(0)
     this.pieceBytesMax = Math.max(this.pieceBytesMax, piece.length)
-    this.callbacks.push(taken)
     if (this.takesAtOnce) {
       this.#copy(piece, last)
       return true
     }
+    this.callbacks.push(taken)
     this.#late.push({ piece, last })
     return false
   }
@@ -50,7 +50,7 @@ class Kernel implements Sink {
     this.emptiedCalls++
   }
 
-  /** Takes what is under way, and calls back for everything so far. */
+  /** Takes what is under way, and calls back for it. */
   take(): void {
     for (const { piece, last } of this.#late.splice(0)) this.#copy(piece, last)
     for (const taken of this.callbacks.splice(0)) taken()
