@@ -3,13 +3,14 @@
  * no slow hash. Each is an HMAC over user name, stored hash and password, with a key that is never on a disk.
  * It no longer matches once the stored password changes.
  */
-import { createHmac, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { type LoginFile, MAC_BYTES, REMEMBERED_MAX } from '../files/login-file.ts'
 import type { ChosenHash } from '../passwords/password-hash.ts'
+import { HmacSha256 } from './hmac.ts'
 
 /** The log-ins that were right. */
 export class RememberedLogins {
-  readonly #key: Buffer
+  readonly #hmac: HmacSha256
   readonly #file: LoginFile | null
   readonly #max: number
   /** Each 32 characters of `latin1`; the one used longest ago comes first. */
@@ -19,7 +20,7 @@ export class RememberedLogins {
   constructor(file: LoginFile | null = null, max = REMEMBERED_MAX) {
     this.#file = file
     this.#max = max
-    this.#key = file?.key ?? randomBytes(MAC_BYTES)
+    this.#hmac = new HmacSha256(file?.key ?? randomBytes(MAC_BYTES))
     for (const mac of file?.macs ?? []) this.#keep(mac)
   }
 
@@ -58,7 +59,6 @@ export class RememberedLogins {
     const lengths = Buffer.allocUnsafe(8)
     lengths.writeUInt32BE(name.length, 0)
     lengths.writeUInt32BE(hash.length, 4)
-    const mac = createHmac('sha256', this.#key).update(lengths).update(name).update(hash)
-    return mac.update(password).digest().toString('latin1')
+    return this.#hmac.of(lengths, name, hash, password).toString('latin1')
   }
 }
