@@ -4,13 +4,19 @@ import type { Server, Socket } from 'node:net'
 /** Refuses every socket. Node 20 would take 0 as no limit. */
 const NOBODY = -1
 
+interface Counted {
+  readonly server: Server
+  /** Its open sockets. */
+  open: number
+}
+
 /**
  * Bounds the sockets of many servers together. Node closes sockets beyond `maxConnections` before it starts
  * TLS or HTTP, so each server is allowed its open sockets and all that are left. Infinity means no bound.
  */
 export class SocketLimit {
   readonly socketsMax: number
-  readonly #open = new Map<Server, number>()
+  readonly #servers: Counted[] = []
   #sockets = 0
 
   constructor(socketsMax: number) {
@@ -24,27 +30,31 @@ export class SocketLimit {
 
   /** Counts the sockets of this server from now on. Calls `refused` with the address of each refused peer. */
   add(server: Server, refused: (remoteAddress: string) => void): void {
-    this.#open.set(server, 0)
+    const counted: Counted = { server, open: 0 }
+    this.#servers.push(counted)
     // One closure for all connections saves memory.
-    const closed = (): void => this.#count(server, -1)
+    const closed = (): void => this.#count(counted, -1)
     server.prependListener('connection', (socket: Socket) => {
-      this.#count(server, 1)
+      this.#count(counted, 1)
       socket.on('close', closed)
     })
     server.on('drop', (peer) => refused(peer?.remoteAddress ?? ''))
-    server.once('close', () => this.#open.delete(server))
+    server.once('close', () => this.#servers.splice(this.#servers.indexOf(counted), 1))
     this.#share()
   }
 
-  #count(server: Server, change: 1 | -1): void {
+  #count(counted: Counted, change: 1 | -1): void {
     this.#sockets += change
-    const open = this.#open.get(server)
-    if (open !== undefined) this.#open.set(server, open + change)
+    counted.open += change
     this.#share()
   }
 
+  /** Runs for each socket, so it goes by index: iterators would take 250 bytes. */
   #share(): void {
     const left = Math.max(0, this.socketsMax - this.#sockets)
-    for (const [server, open] of this.#open) server.maxConnections = open + left || NOBODY
+    for (let i = 0; i < this.#servers.length; i++) {
+      const { server, open } = this.#servers[i]!
+      server.maxConnections = open + left || NOBODY
+    }
   }
 }
