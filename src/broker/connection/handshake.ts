@@ -236,8 +236,9 @@ export class Handshake implements AuthenticationSink, LateClient {
     const wait = this.#connectWait()
     const login = { packet, user, data, extras }
     if (wait === REFUSED) this.refuse(Reason.ConnectionRateExceeded, 'too many connections: try again later')
-    else if (wait === 0) this.#authorizeWill(login)
-    else this.#authorizeWillAfter(wait, login)
+    else if (wait > 0) this.#authorizeWillAfter(wait, login)
+    else if (packet.will === undefined) this.#enter(login)
+    else this.#authorizeWill(login)
   }
 
   /**
@@ -279,17 +280,20 @@ export class Handshake implements AuthenticationSink, LateClient {
 
   // ── CONNACK ────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Checks again, since others have had their turn: another user may have made a Session. */
   #open(login: Login): void {
+    const { clientId } = this.#connection.view
+    this.#connection.parts.sessions.endIfDue(clientId)
+    const refusal = this.#sessionRefusal(login.packet, clientId, login.user)
+    if (refusal === null) this.#enter(login)
+    else this.#refuseFor(refusal)
+  }
+
+  /** Lets in a client that has just passed all checks but that of room. */
+  #enter(login: Login): void {
     const { packet, user } = login
     const { clientId } = this.#connection.view
     const { end } = this.#input
-    // Check again: another user may have made a Session while the policy was asked.
-    this.#connection.parts.sessions.endIfDue(clientId)
-    const refusal = this.#sessionRefusal(packet, clientId, user)
-    if (refusal !== null) {
-      this.#refuseFor(refusal)
-      return
-    }
     if (!this.#findsRoom(clientId, user)) return
     if (end !== null && !mayOpenAfterEnd(this.#state, clientId, end.at)) {
       this.#connection.close('network', Reason.UnspecifiedError, end.reason)
