@@ -13,26 +13,24 @@ interface StreamState {
   errored?: Error | null
 }
 
+/** A socket as it is in Node, which may differ in another version. */
+type InnerSocket = Socket & { readonly _readableState?: unknown; readonly _writableState?: unknown }
+
 /**
  * With `keep`, a failed write emits 'error' and leaves the socket open; the handler must call `readOn`, or
  * 'end' is never emitted, and destroy the socket in the end. Without `keep`, Node destroys the socket
  * again.
  */
 export function keepReading(socket: Socket, keep: boolean): void {
-  for (const state of [stateOf(socket, '_readableState'), stateOf(socket, '_writableState')]) {
-    if (state !== null) state.autoDestroy = !keep
-  }
+  const { _readableState: readable, _writableState: writable }: InnerSocket = socket
+  if (isStreamState(readable)) readable.autoDestroy = !keep
+  if (isStreamState(writable)) writable.autoDestroy = !keep
 }
 
 /** Clears the error of a failed write on the readable side, so that reading continues. */
 export function readOn(socket: Socket): void {
-  const state = stateOf(socket, '_readableState')
-  if (state !== null) state.errored = null
-}
-
-function stateOf(socket: Socket, name: '_readableState' | '_writableState'): StreamState | null {
-  const state: unknown = Reflect.get(socket, name)
-  return isStreamState(state) ? state : null
+  const { _readableState: readable }: InnerSocket = socket
+  if (isStreamState(readable)) readable.errored = null
 }
 
 function isStreamState(state: unknown): state is StreamState {

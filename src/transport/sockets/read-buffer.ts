@@ -22,6 +22,12 @@ interface ReadSymbols {
   readonly callback: symbol
 }
 
+/** A socket as it is in Node, which may differ in another version. */
+type InnerSocket = Socket & {
+  readonly _handle?: { useUserBuffer?(buffer: Buffer): void } | null
+  [symbol: symbol]: unknown
+}
+
 /** Takes the input of one socket. */
 export interface Reader {
   /** Tells whether the next `bytes` bytes are unwanted, and counts them if so. */
@@ -58,17 +64,16 @@ export class ReadBuffer {
    */
   attach(socket: Socket, reader: Reader): boolean {
     const symbols = this.#symbols
-    const handle: unknown = Reflect.get(socket, '_handle')
-    if (symbols === null || typeof handle !== 'object' || handle === null) return false
-    const useUserBuffer: unknown = Reflect.get(handle, 'useUserBuffer')
-    if (typeof useUserBuffer !== 'function' || socket.readableLength > 0) return false
-    const callback = (bytes: number): boolean => {
+    const inner = socket as InnerSocket
+    const handle = inner._handle
+    if (symbols === null || typeof handle?.useUserBuffer !== 'function' || socket.readableLength > 0)
+      return false
+    inner[symbols.buffer] = this.#buffer
+    inner[symbols.callback] = (bytes: number): boolean => {
       if (!reader.discards(bytes)) reader.received(this.#copy(bytes))
       return true
     }
-    Reflect.set(socket, symbols.buffer, this.#buffer)
-    Reflect.set(socket, symbols.callback, callback)
-    useUserBuffer.call(handle, this.#buffer)
+    handle.useUserBuffer(this.#buffer)
     return true
   }
 
