@@ -291,10 +291,9 @@ export class Handshake implements AuthenticationSink, LateClient {
 
   /** Lets in a client that has just passed all checks but that of room. */
   #enter(login: Login): void {
-    const { packet, user } = login
     const { clientId } = this.#connection.view
+    if (!this.#findsRoom(clientId, login.user)) return
     const { end } = this.#input
-    if (!this.#findsRoom(clientId, user)) return
     if (end !== null && !mayOpenAfterEnd(this.#state, clientId, end.at)) {
       this.#connection.close('network', Reason.UnspecifiedError, end.reason)
       return
@@ -308,7 +307,7 @@ export class Handshake implements AuthenticationSink, LateClient {
     const { view } = this.#connection
     const replyTopic = replyTopicFor(this.#state, login, view)
     const connack5 =
-      packet.protocolVersion === 5
+      login.packet.protocolVersion === 5
         ? acceptedConnack5(this.#state, login, view, maximumPacketSize, replyTopic)
         : null
     if (connack5 !== null && connack5.length > maximumPacketSize) {

@@ -11,8 +11,8 @@ import { type ScratchBuffers, SendQueue, type Sink } from './send-queue.ts'
 
 /**
  * A Link over a connected socket. With `scratchBuffers`, the memory of a write is reused once the socket
- * holds nothing: libuv tries every write at once (`uv_try_write`), and Node lowers `writableLength` only after
- * the kernel has copied it or it has failed. TLS encrypts later, so it gets null.
+ * holds nothing: libuv tries every write at once (`uv_try_write`), and Node lowers `writableLength` only
+ * after the kernel has copied it or it has failed. TLS encrypts later, so it gets null.
  */
 export class StreamLink implements Link, Sink, Reader {
   readonly info: LinkInfo
