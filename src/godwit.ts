@@ -63,6 +63,7 @@ export {
 } from './broker/queues/queue-view.ts'
 export { ConfigError } from './config/config-error.ts'
 export { ERRORS, type ErrorCode } from './errors.ts'
+export type { HttpOptions } from './http/http-options.ts'
 export type { Lenience } from './mqtt/lenience.ts'
 export type { QoS } from './mqtt/packet.ts'
 export type { ForwardedProperties } from './mqtt/properties/forwarded.ts'
@@ -89,6 +90,10 @@ export { ListenError } from './transport/tls/listen-error.ts'
 /** A running broker. */
 export interface Broker {
   readonly listeners: readonly Listener[]
+  /** The URLs of the HTTP listener, such as `http://127.0.0.1:18083`; empty without one. */
+  readonly httpAddresses: readonly string[]
+  /** Sentences about addresses of the HTTP listener that are taken or missing. */
+  readonly httpWarnings: readonly string[]
   /** A notice about the start for the operator, such as an import by the store. */
   readonly notice: string | undefined
   /** The reason why log-ins are not remembered in `runtimeDirectory`; null if they are, or need not be. */
@@ -163,6 +168,12 @@ export async function createBroker(options: BrokerOptions = {}): Promise<Broker>
   return {
     get listeners() {
       return broker.listeners
+    },
+    get httpAddresses() {
+      return broker.httpAddresses
+    },
+    get httpWarnings() {
+      return broker.httpWarnings
     },
     get hasUsers() {
       return access?.hasUsers === true

@@ -20,11 +20,12 @@ const FLOORS: Readonly<Record<string, number>> = {
   access: 5,
   observe: 5,
   admin: 5,
-  config: 6,
-  runtime: 7,
-  'godwit.ts': 8,
-  cli: 9,
-  'main.ts': 10,
+  http: 6,
+  config: 7,
+  runtime: 8,
+  'godwit.ts': 9,
+  cli: 10,
+  'main.ts': 11,
 }
 
 /**
@@ -224,6 +225,9 @@ describe('the house', () => {
       'aedes-persistence-level/asyncPersistence.js',
       'yaml',
       'ws',
+      'hono',
+      '@hono/node-server',
+      'http/http-server.ts',
       '@node-rs/argon2',
       '@peculiar/x509',
       'cli/actions/store-commands.ts',

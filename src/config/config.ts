@@ -8,12 +8,13 @@ import { LinesError } from '../access/files/watched-file.ts'
 import { parsePasswordFile } from '../access/passwords/password-file.ts'
 import { configKey } from '../broker/boundary/limit-row.ts'
 import { type LimitName, type Limits, limitsWith } from '../broker/boundary/limits.ts'
+import { HTTP_NAME } from '../http/http-options.ts'
 import type { QueueOptions } from '../queue/queue-options.ts'
 import { BALLAST } from '../store/files/ballast.ts'
 import { isStoreFile } from '../store/files/data-directory.ts'
 import { ACCOUNTS_FILE, BANS_FILE } from '../store/files/kept-files.ts'
 import type { ListenerOptions } from '../transport/listener/listener.ts'
-import { tlsProblems } from '../transport/tls/tls.ts'
+import { type TlsOptions, tlsProblems } from '../transport/tls/tls.ts'
 import { ConfigError, type ConfigProblem } from './config-error.ts'
 import { display, isSecret, SECRET, truncate } from './display.ts'
 import { type CamelCased, camelCased, expectNothing } from './key-row.ts'
@@ -21,6 +22,10 @@ import { KEY_TABLE } from './keys.ts'
 import {
   defaultListeners,
   flagListeners,
+  type HttpConfig,
+  httpConfig,
+  httpOptions,
+  httpProblems,
   isLoopbackOnly,
   listenerOptions,
   listenerProblems,
@@ -43,6 +48,7 @@ export interface Config {
   readonly ownLimits: readonly LimitName[]
   readonly queues: QueueOptions
   readonly log: CamelCased<Settings['log']>
+  readonly http: HttpConfig
   /** 0 publishes nothing. */
   readonly sysIntervalSeconds: number
   readonly shutdownSeconds: number
@@ -93,15 +99,11 @@ export function configFile({ file, environment = {}, flags = {} }: ConfigSources
  */
 export function checkConfig(from: ConfigSources, nowMs?: number): Config {
   const { config, sources } = loadSources(from)
-  const problems = config.listeners.flatMap(({ name, tls }, i) => {
-    if (tls === undefined) return []
-    return tlsProblems(name, tls, nowMs).map((error) => {
-      const path = ['listeners', i, ...(error.key?.split('.') ?? [])]
-      // The problem itself names the key; the message begins with the name of the listener.
-      const message = error.key === undefined ? error.message : error.message.replace(`${error.key}: `, '')
-      return { where: sources.where(path), key: path.join('.'), message: `${message}. ${error.advice}` }
-    })
-  })
+  const problems = config.listeners.flatMap(({ name, tls }, i) =>
+    tlsFileProblems(sources, ['listeners', i], name, tls, nowMs),
+  )
+  const http = httpOptions(config.http)
+  if (http !== null) problems.push(...tlsFileProblems(sources, ['http'], HTTP_NAME, http.tls, nowMs))
   problems.push(
     ...config.access.passwordFiles.flatMap((path, i) =>
       fileProblems(sources, ['access', 'password_files', i], path, parsePasswordFile),
@@ -112,6 +114,23 @@ export function checkConfig(from: ConfigSources, nowMs?: number): Config {
   )
   if (problems.length > 0) throw new ConfigError(problems)
   return config
+}
+
+/** Returns the problems of the certificates and keys of a listener, whose keys begin with `at`. */
+function tlsFileProblems(
+  sources: Sources,
+  at: readonly (string | number)[],
+  listener: string,
+  tls: TlsOptions | undefined,
+  nowMs: number | undefined,
+): ConfigProblem[] {
+  if (tls === undefined) return []
+  return tlsProblems(listener, tls, nowMs).map((error) => {
+    const path = [...at, ...(error.key?.split('.') ?? [])]
+    // The problem itself names the key; the message begins with the name of the listener.
+    const message = error.key === undefined ? error.message : error.message.replace(`${error.key}: `, '')
+    return { where: sources.where(path), key: path.join('.'), message: `${message}. ${error.advice}` }
+  })
 }
 
 /** Returns the problems of a file that the configuration names, line by line. */
@@ -152,6 +171,7 @@ function loadSources({ file, text, environment = {}, flags = {} }: ConfigSources
     ...sources.problems,
     ...(parsed.error?.issues.flatMap((issue) => problemsOf(sources, issue)) ?? []),
     ...listenerProblems(sources),
+    ...httpProblems(sources),
   ]
   if (problems.length > 0 || parsed.data === undefined) throw new ConfigError(problems.toSorted(byLine))
   const config = toConfig(parsed.data)
@@ -194,7 +214,17 @@ function addFlags(sources: Sources, flags: ConfigFlags): void {
 
 function toConfig(settings: Settings): Config {
   // A key that is added to the table and forgotten here does not compile.
-  const { data, access, queues, log, sys, user, shutdown_seconds: shutdownSeconds, ...others } = settings
+  const {
+    data,
+    access,
+    queues,
+    log,
+    sys,
+    http,
+    user,
+    shutdown_seconds: shutdownSeconds,
+    ...others
+  } = settings
   const { allow_anonymous, client_id, allowed_origins, listeners: given, limits, ...rest } = others
   expectNothing(rest)
   const { interval_seconds: sysIntervalSeconds, ...restOfSys } = sys
@@ -215,6 +245,7 @@ function toConfig(settings: Settings): Config {
     ownLimits,
     queues: { ...camelCased(queues), defaults: camelCased(queues.defaults) },
     log: camelCased(log),
+    http: httpConfig(http),
     sysIntervalSeconds,
     shutdownSeconds,
     loopbackOnly: listeners.every(isLoopbackOnly),

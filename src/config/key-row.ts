@@ -11,7 +11,15 @@ export interface KeyRow<T> {
   /** The value without the key; undefined if there is none. */
   readonly default: NoInfer<T> | typeof REQUIRED
   /** The unit of a number; empty without one. */
-  readonly unit: 'bytes' | 'seconds' | 'milliseconds' | 'messages' | 'ids' | 'lines a second' | ''
+  readonly unit:
+    | 'bytes'
+    | 'seconds'
+    | 'milliseconds'
+    | 'messages'
+    | 'ids'
+    | 'lines a second'
+    | 'connections'
+    | ''
   /** The moment when a reload applies a change. `now` for a key of a listener means that it is reopened. */
   readonly effect: Effect
   /** The counter of what the key refuses, below `$SYS/broker`; null if it refuses nothing. */

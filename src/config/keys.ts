@@ -6,6 +6,7 @@ import { DEFAULT_ACCESS } from '../access/access-options.ts'
 import type { Reason } from '../mqtt/reason.ts'
 import { DEFAULT_LOG_BOUNDS, WAITING_BYTES_MAX } from '../observe/log-bounds.ts'
 import { COMMIT_PACE_MS } from '../store/commit/commit-pace.ts'
+import { HTTP } from './http-keys.ts'
 import { row } from './key-row.ts'
 import { certificateList, originList, SUBACK_REFUSALS_TEXT, subackRefusal, textList } from './lists.ts'
 import { QUEUES } from './queue-keys.ts'
@@ -317,6 +318,7 @@ export const KEY_TABLE = {
   queues: QUEUES,
   log: LOG,
   sys: SYS,
+  http: HTTP,
   user: row<string | null>({
     schema: text("a user's name"),
     default: null,

@@ -1,4 +1,5 @@
 /** Turns the settings of listeners into options for the transports. */
+import type { HttpOptions } from '../http/http-options.ts'
 import {
   DEFAULT_HOST,
   DEFAULT_PORTS,
@@ -8,7 +9,8 @@ import {
 import type { TlsOptions } from '../transport/tls/tls.ts'
 import type { ConfigProblem } from './config-error.ts'
 import { display } from './display.ts'
-import { expectNothing } from './key-row.ts'
+import type { HTTP } from './http-keys.ts'
+import { type CamelCased, camelCased, expectNothing, type Parsed } from './key-row.ts'
 import type { ListenerSettings, Settings } from './schema.ts'
 import type { ConfigFlags, Sources } from './sources.ts'
 
@@ -42,7 +44,10 @@ export function defaultListeners(defaults: ListenerDefaults): ListenerOptions[] 
   return settings.map((listener) => listenerOptions(listener, defaults))
 }
 
-/** Applies flags: `--port` and `--ws-port` replace all listeners, `--host` alone moves the default ones. */
+/**
+ * Applies flags: `--port` and `--ws-port` replace all listeners and leave out HTTP; `--host` alone moves the
+ * default ones.
+ */
 export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFlags): void {
   if (host === undefined && port === undefined && wsPort === undefined) return
   const neither = port === undefined && wsPort === undefined
@@ -62,6 +67,8 @@ export function flagListeners(sources: Sources, { host, port, wsPort }: ConfigFl
     ...(neither || port !== undefined ? [tcp] : []),
     ...(neither || wsPort !== undefined ? [ws] : []),
   ]
+  // Whoever names ports gets these alone, unless the HTTP listener is asked for, too.
+  if (!neither && sources.at(['http']) === undefined) sources.put('--port', ['http', 'enabled'], false)
   sources.put(neither ? '--host' : port !== undefined ? '--port' : '--ws-port', ['listeners'], chosen)
   if (port !== undefined) sources.set('--port', ['listeners', 0, 'port'], port)
   if (wsPort !== undefined) sources.set('--ws-port', ['listeners', chosen.indexOf(ws), 'port'], wsPort)
@@ -217,4 +224,40 @@ function addressOf(settings: ListenerSettings): string {
   return settings.type === 'unix'
     ? `unix ${settings.path}`
     : `${settings.host ?? DEFAULT_HOST} ${portOf(settings)}`
+}
+
+/** The settings of `http` in the configuration. */
+export type HttpConfig = Omit<CamelCased<Parsed<typeof HTTP>>, 'tls'> & {
+  readonly tls: CamelCased<Parsed<(typeof HTTP)['tls']>>
+}
+
+/** Renames the keys for programs. */
+export function httpConfig({ tls, ...settings }: Parsed<typeof HTTP>): HttpConfig {
+  return { ...camelCased(settings), tls: camelCased(tls) }
+}
+
+/** Returns the options of the HTTP listener; null if there is none. */
+export function httpOptions({ enabled, tls, ...settings }: HttpConfig): HttpOptions | null {
+  if (enabled === false) return null
+  const { cert, key, passphrase, minimumVersion } = tls
+  const secure =
+    cert === undefined || key === undefined
+      ? {}
+      : { tls: { cert, key, minimumVersion, ...(passphrase !== undefined && { passphrase }) } }
+  return { ...settings, isRequired: enabled === true, ...secure }
+}
+
+/** Finds problems that a schema cannot express: half of TLS. */
+export function httpProblems(sources: Sources): ConfigProblem[] {
+  const has = (...path: string[]): boolean => (sources.at(['http', ...path]) ?? undefined) !== undefined
+  const problem = (path: string[], message: string): ConfigProblem[] => [
+    { where: sources.where(['http', ...path]), key: ['http', ...path].join('.'), message },
+  ]
+  return [
+    ...(has('tls', 'cert') === has('tls', 'key')
+      ? []
+      : has('tls', 'cert')
+        ? problem(['tls', 'cert'], 'a certificate needs its key: name it in http.tls.key')
+        : problem(['tls', 'key'], 'a key needs its certificate: name it in http.tls.cert')),
+  ]
 }

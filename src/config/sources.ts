@@ -37,7 +37,7 @@ const PREFIX = 'GODWIT_'
 /** The environment variable that names the configuration file. */
 export const FILE_VARIABLE = 'GODWIT_CONFIG'
 
-const SECTIONS = ['access', 'data', 'listeners', 'limits', 'log', 'queues', 'sys']
+const SECTIONS = ['access', 'data', 'http', 'listeners', 'limits', 'log', 'queues', 'sys']
 
 const VARIABLES: ReadonlyMap<string, string> = new Map(KEYS.map((key) => [environmentVariable(key), key]))
 

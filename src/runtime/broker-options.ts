@@ -4,6 +4,7 @@ import type { AccessOptions } from '../access/access-options.ts'
 import type { ControlCommand } from '../admin/control.ts'
 import type { Limits } from '../broker/boundary/limits.ts'
 import type { Policy } from '../broker/boundary/policy.ts'
+import type { HttpOptions } from '../http/http-options.ts'
 import { DEFAULT_QUEUE_OPTIONS, type QueueOptions } from '../queue/queue-options.ts'
 import type { ListenerOptions } from '../transport/listener/listener.ts'
 
@@ -38,6 +39,11 @@ export interface BrokerOptions {
   /** None by default: only this process can reach the broker. */
   readonly listeners?: readonly GivenListener[]
   /** `profile` sets all limits that are not named, `fleet` by default. */
+  /**
+   * Health over HTTP, as in the configuration; options that are absent have the same defaults. There is no
+   * HTTP listener by default.
+   */
+  readonly http?: Partial<HttpOptions> | null
   readonly limits?: Partial<Limits>
   /** The message queues that there are, and how clients may make others. */
   readonly queues?: Partial<QueueOptions>
@@ -68,7 +74,10 @@ export interface BrokerOptions {
 }
 
 /** The options that can change while a broker runs. Those that are absent stay as they are. */
-export type BrokerChanges = Pick<BrokerOptions, 'listeners' | 'limits' | 'queues' | 'sysIntervalSeconds'>
+export type BrokerChanges = Pick<
+  BrokerOptions,
+  'listeners' | 'http' | 'limits' | 'queues' | 'sysIntervalSeconds'
+>
 
 const LOOPBACK = new Set(['localhost', '::1'])
 

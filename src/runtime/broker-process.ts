@@ -8,6 +8,7 @@ import type { LinkInfo } from '../broker/boundary/link.ts'
 import type { Server } from '../broker/server.ts'
 import { type CutOff, cutOffReason } from '../config/changes.ts'
 import { automaticMemoryBytes } from '../config/memory.ts'
+import { completeHttp, type HttpOptions } from '../http/http-options.ts'
 import { Reason } from '../mqtt/reason.ts'
 import { type Snapshot, takeSnapshot } from '../observe/snapshot.ts'
 import { attachSys } from '../observe/sys.ts'
@@ -26,9 +27,10 @@ import {
   type GivenListener,
   queuesOf,
 } from './broker-options.ts'
-import { CertificateWatch } from './certificates/certificate-watch.ts'
+import { CertificateWatch, together } from './certificates/certificate-watch.ts'
 import { thisMachine } from './certificates/machine.ts'
 import { Renewal } from './certificates/renewal.ts'
+import { type DoorBroker, HttpDoor } from './http-door.ts'
 import { accessCommands } from './running-access.ts'
 import { brokerStatus } from './status.ts'
 import { Ticker } from './ticker.ts'
@@ -48,6 +50,7 @@ interface LiveSettings {
 /** The listeners, and the sockets that they may use. */
 interface Opened {
   readonly listeners: ListenerSet
+  readonly http: HttpDoor
   readonly files: OpenFiles
   readonly sockets: SocketLimit
 }
@@ -59,22 +62,44 @@ interface Opened {
 export async function startProcess(options: BrokerOptions): Promise<BrokerProcess> {
   const given: Partial<Limits> = { memoryBytesMax: automaticMemoryBytes(), ...options.limits }
   const settings: LiveSettings = { given, limits: limitsWith(given), listeners: [] }
-  const core = await startCore(options, settings.limits, () => settings.listeners)
-  settings.listeners = completeListeners(options.listeners ?? [], core.policy)
-  const opened = prepareListeners(options, settings.limits, core)
-  try {
-    await opened.listeners.openAll(settings.listeners)
-  } catch (error) {
-    const { store } = core
-    await (store instanceof LevelStore ? store.abandon() : store.close())
-    throw error
-  }
-  const broker = new BrokerProcess(options, settings, core, opened)
+  const http = new HttpDoor()
+  await http.change(httpOf(options.http), Date.now())
+  const opened = await startBehind(http, options, settings)
+  const broker = new BrokerProcess(options, settings, opened.core, opened)
   await broker.openControlSocket()
   return broker
 }
 
-function prepareListeners(options: BrokerOptions, limits: Limits, { server, access }: BrokerCore): Opened {
+/** Starts the core and opens its listeners. If that fails, the HTTP listener closes, too. */
+async function startBehind(
+  http: HttpDoor,
+  options: BrokerOptions,
+  settings: LiveSettings,
+): Promise<Opened & { readonly core: BrokerCore }> {
+  let core: BrokerCore | null = null
+  try {
+    core = await startCore(options, settings.limits, () => settings.listeners)
+    settings.listeners = completeListeners(options.listeners ?? [], core.policy)
+    const opened = { ...prepareListeners(options, settings.limits, core), http, core }
+    await opened.listeners.openAll(settings.listeners)
+    return opened
+  } catch (error) {
+    await http.close()
+    if (core !== null) await (core.store instanceof LevelStore ? core.store.abandon() : core.store.close())
+    throw error
+  }
+}
+
+/** Returns the options of the HTTP listener with their defaults; null for none. */
+function httpOf(given: BrokerOptions['http']): HttpOptions | null {
+  return given === undefined || given === null ? null : completeHttp(given)
+}
+
+function prepareListeners(
+  options: BrokerOptions,
+  limits: Limits,
+  { server, access }: BrokerCore,
+): Omit<Opened, 'http'> {
   const { state } = server
   const observer = (link: LinkInfo, reason: string, limit?: Limit): void => {
     state.counters.connectionsRefused++
@@ -87,11 +112,15 @@ function prepareListeners(options: BrokerOptions, limits: Limits, { server, acce
   const listeners = new ListenerSet(server, limits, observer, {
     sockets,
     hasUsers: () => access?.hasUsers === true,
-    isBanned: (remoteAddress) => !state.bans.sparesAddresses && server.refusesAddress(remoteAddress),
+    isBanned: (remoteAddress) => isBanned(server, remoteAddress),
     machineNames: () => Object.values(thisMachine()).flat(),
     refused: (remoteAddress) => server.turnedAway(`${openFilesReason(files)}; refused ${remoteAddress}`),
   })
   return { listeners, files, sockets }
+}
+
+function isBanned(server: Server, remoteAddress: string): boolean {
+  return !server.state.bans.sparesAddresses && server.refusesAddress(remoteAddress)
 }
 
 /** A broker whose listeners are open. */
@@ -119,14 +148,32 @@ export class BrokerProcess {
     this.#opened = opened
     const { dataDirectory, renewsCertificates = false } = options
     const renewal = renewsCertificates && dataDirectory !== undefined ? new Renewal(dataDirectory) : null
-    this.#certificates = new CertificateWatch(opened.listeners, core.server.state.events, renewal)
+    this.#certificates = new CertificateWatch(
+      together(opened.listeners, opened.http),
+      core.server.state.events,
+      renewal,
+    )
     core.access?.watch()
     this.#ticker = new Ticker(core.server, TICK_MS)
     this.#detachSys = this.#attachSys(options.sysIntervalSeconds ?? 0)
+    opened.http.started({
+      readiness: () => this.#readiness(),
+      isBanned: (remoteAddress) => isBanned(core.server, remoteAddress),
+    })
   }
 
   get listeners(): readonly Listener[] {
     return this.#opened.listeners.open
+  }
+
+  /** The URLs of the HTTP listener; empty without one. */
+  get httpAddresses(): readonly string[] {
+    return this.#opened.http.addresses
+  }
+
+  /** Sentences about addresses of the HTTP listener that could not be opened. */
+  get httpWarnings(): readonly string[] {
+    return this.#opened.http.warnings
   }
 
   /** The notices of the start for the operator; undefined without any. */
@@ -159,7 +206,7 @@ export class BrokerProcess {
 
   /** Applies changes; see `Broker.reconfigure`. */
   async reconfigure(changes: BrokerChanges): Promise<readonly CutOff[]> {
-    const cutOff = changes.listeners === undefined ? [] : await this.#changeListeners(changes.listeners)
+    const cutOff = await this.#changeDoors(changes)
     if (changes.limits !== undefined) await this.#changeLimits(changes.limits)
     if (changes.queues !== undefined) this.#server.queues?.configure(queuesOf(changes))
     if (changes.sysIntervalSeconds !== undefined) {
@@ -198,6 +245,7 @@ export class BrokerProcess {
 
   async #close(seconds: number, stopConsumers: () => Promise<void>): Promise<void> {
     const before = performance.now()
+    this.#opened.http.stopping()
     await within(seconds, (timeout) => Promise.race([stopConsumers(), timeout]))
     const left = Math.max(0, seconds - (performance.now() - before) / 1000)
     this.#certificates.stop()
@@ -209,6 +257,21 @@ export class BrokerProcess {
     await this.core.guard.close()
     this.#ticker.stop()
     await listening
+    await this.#opened.http.close()
+  }
+
+  /** Changes the HTTP listener and all others, or neither. */
+  async #changeDoors({ http: given, listeners }: BrokerChanges): Promise<readonly CutOff[]> {
+    const { http } = this.#opened
+    const before = http.options
+    if (given !== undefined) this.#certificates.tell(await http.change(httpOf(given), Date.now()))
+    try {
+      return listeners === undefined ? [] : await this.#changeListeners(listeners)
+    } catch (error) {
+      // The listener of MQTT is the error that the operator must see.
+      if (given !== undefined) await http.change(before, Date.now()).catch(() => {})
+      throw error
+    }
   }
 
   async #changeListeners(given: readonly GivenListener[]): Promise<readonly CutOff[]> {
@@ -243,6 +306,19 @@ export class BrokerProcess {
       sockets: { ...files, open: sockets.sockets },
       certificateDays: this.#certificates.daysLeft(),
     })
+  }
+
+  #readiness(): ReturnType<DoorBroker['readiness']> {
+    const { listeners, files, sockets } = this.#opened
+    const { state } = this.#server
+    return {
+      health: this.#server.health,
+      closedListeners: listeners.missing,
+      clients: state.connected.size,
+      clientsMax: state.limits.connectionsMax,
+      sockets: sockets.sockets,
+      socketsMax: files.connectionsMax,
+    }
   }
 
   #managed(): ManagedBroker {

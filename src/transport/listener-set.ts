@@ -49,6 +49,13 @@ export class ListenerSet {
     return this.#entries.flatMap(({ listener }) => listener ?? [])
   }
 
+  /** The names of listeners that should be open and are not: another program took their addresses. */
+  get missing(): readonly string[] {
+    return this.#entries.flatMap(({ options, listener }) =>
+      listener === null && options.optional !== true ? [options.name] : [],
+    )
+  }
+
   /** Opens all listeners or none: rejects with ListenError. Call this once. */
   async openAll(options: readonly ListenerOptions[]): Promise<void> {
     const opened = await listenAll(options, this.#acceptor, this.#limits, this.#observer, this.#shared)

@@ -11,7 +11,7 @@ import { OPEN_TABLES_MAX } from '../store/files/database.ts'
  * LevelDB's log, lock and manifest, and a socket for each listener. A busy broker adds up to 10 of LevelDB
  * (`store/files/database.ts`), 8 clients of the control socket, and one or two at a time for modules,
  * ballast, log, accounts, password files and certificates. At most 23 were seen with passwords, backups and
- * compaction.
+ * compaction. The HTTP listener has at most 48 connections.
  */
 export const RESERVED_FILES = 128
 

@@ -6,6 +6,7 @@ import { configKey } from '../../src/broker/boundary/limit-row.ts'
 import { DEFAULT_LIMITS, type LIMIT_NAMES, LIMIT_TABLE, PROFILES } from '../../src/broker/boundary/limits.ts'
 import { type Config, type ConfigSources, configFile, loadConfig } from '../../src/config/config.ts'
 import { ConfigError } from '../../src/config/config-error.ts'
+import { isSecret, SECRET } from '../../src/config/display.ts'
 import { automaticMemoryBytes } from '../../src/config/memory.ts'
 import { KEYS, LIMIT_KEYS, LISTENER_KEYS } from '../../src/config/schema.ts'
 import { environmentVariable } from '../../src/config/sources.ts'
@@ -573,10 +574,11 @@ describe('the order of sources', () => {
   test('every key is an environment variable', () => {
     const environment = Object.fromEntries(KEYS.map((key) => [environmentVariable(key), 'wrong: value']))
     const found = problems(() => loadConfig({ environment }))
+    const shown = (key: string): string => (isSecret(key.split('.')) ? SECRET : '{"wrong"')
     for (const key of KEYS) {
       expect(
         found.some((line) =>
-          line.startsWith(`environment ${environmentVariable(key)}: ${key}: found {"wrong"`),
+          line.startsWith(`environment ${environmentVariable(key)}: ${key}: found ${shown(key)}`),
         ),
       ).toBe(true)
     }

@@ -204,7 +204,7 @@ function listenerComment(): string[] {
 
 /** The text of config/godwit.example.yaml. */
 function example(): string {
-  const { access, data, queues, log, sys, user, shutdown_seconds: shutdown, ...first } = KEY_TABLE
+  const { access, data, queues, log, sys, http, user, shutdown_seconds: shutdown, ...first } = KEY_TABLE
   const blocks = [
     HEAD.trimEnd().split('\n'),
     ...rowsOf(first).map(([key, row]) => keyLines(entryOf(key, row))),
@@ -223,6 +223,7 @@ function example(): string {
     ['limits:', ...LIMITS.flatMap((row) => keyLines(limitEntry(row), '  '))],
     groupLines('log', log),
     groupLines('sys', sys),
+    groupLines('http', http),
     keyLines(entryOf('user', user)),
     keyLines(entryOf('shutdown_seconds', shutdown)),
   ]

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { type Config, type ConfigSources, loadConfig } from '../../config/config.ts'
 import { ConfigError } from '../../config/config-error.ts'
+import { httpOptions } from '../../config/listeners.ts'
 import { type ConfigFlags, environmentVariable } from '../../config/sources.ts'
 import { attachLog } from '../../observe/log.ts'
 import { createLogger } from '../../observe/logger.ts'
@@ -162,7 +163,7 @@ function expectTrusted(sources: ConfigSources): ConfigSources {
   throw new ConfigError([{ where: sources.file!, key: '', message }], 'GODWIT_ROOT_PATH')
 }
 
-function optionsOf({ data, listeners, access, limits, queues, sysIntervalSeconds }: Config) {
+function optionsOf({ data, listeners, http, access, limits, queues, sysIntervalSeconds }: Config) {
   const { directory: dataDirectory, ...storing } = data
   return {
     dataDirectory,
@@ -171,6 +172,7 @@ function optionsOf({ data, listeners, access, limits, queues, sysIntervalSeconds
       [Key in keyof typeof storing]: Key extends keyof StartOptions ? unknown : never
     }),
     listeners,
+    http: httpOptions(http),
     access,
     limits,
     queues,
@@ -192,9 +194,13 @@ function noticesOf(
   // Without systemd nobody has asked for remembered log-ins.
   const logins = environment.RUNTIME_DIRECTORY === undefined ? null : broker.loginsNotice
   const files = openFilesNotice(broker.openFiles, config.limits.connectionsMax)
-  const notes = [broker.notice, logins, files].filter((note) => note !== undefined && note !== null)
+  const { httpAddresses = [], httpWarnings = [] } = broker
+  const notes = [broker.notice, logins, files, ...httpWarnings].filter(
+    (note) => note !== undefined && note !== null,
+  )
   return [
     ...startNotices(effective, version(), broker.listeners, opening),
+    ...httpAddresses.map((address) => `godwit health on ${address}/readyz`),
     ...notes.map((note) => `godwit note: ${note}`),
   ]
 }

@@ -2,6 +2,7 @@
 import type { AccessOptions } from '../../access/access-options.ts'
 import type { ControlCommand } from '../../admin/control.ts'
 import type { Config } from '../../config/config.ts'
+import type { HttpOptions } from '../../http/http-options.ts'
 import type { ListenerOptions } from '../../transport/listener/listener.ts'
 import type { Output } from '../actions/output.ts'
 import type { RunningBroker } from '../start/running-broker.ts'
@@ -20,6 +21,8 @@ export interface StartOptions {
   readonly reserveBytes: number
   readonly residentBytesMax: number
   readonly listeners: readonly ListenerOptions[]
+  /** Null for no HTTP listener. */
+  readonly http: HttpOptions | null
   readonly access: AccessOptions
   readonly limits: Config['limits']
   readonly sysIntervalSeconds: number

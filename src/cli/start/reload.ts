@@ -13,7 +13,7 @@ import {
 } from '../../config/changes.ts'
 import { type Config, type ConfigSources, checkConfig } from '../../config/config.ts'
 import { ConfigError } from '../../config/config-error.ts'
-import { isLoopbackOnly } from '../../config/listeners.ts'
+import { httpOptions, isLoopbackOnly } from '../../config/listeners.ts'
 import { printable } from '../../observe/printable.ts'
 import type { ListenerOptions } from '../../transport/listener/listener.ts'
 import { untrustedWritePath } from './root-trust.ts'
@@ -110,8 +110,10 @@ export class ConfigReloader {
       const config = reloadableConfig(this.#config, wanted)
       const { listeners, limits, queues, sysIntervalSeconds } = config
       const isOther = sysIntervalSeconds !== this.#config.sysIntervalSeconds
+      const isOtherHttp = JSON.stringify(config.http) !== JSON.stringify(this.#config.http)
       const cutOff = await this.#broker.reconfigure({
         listeners,
+        ...(isOtherHttp && { http: httpOptions(config.http) }),
         limits,
         queues,
         ...(isOther && { sysIntervalSeconds }),
@@ -122,7 +124,8 @@ export class ConfigReloader {
       this.#tellAnonymous(before)
       await this.#broker.reread()
       const { shortened, ended } = sessions
-      const beyond = this.#beyond(limits, queues)
+      const warnings = isOtherHttp ? (this.#broker.httpWarnings ?? []) : []
+      const beyond = [...warnings, ...this.#beyond(limits, queues)]
       const report = { changes, files, cutOff, sessions: { shortened, ended }, beyond }
       this.#tell('configuration-loaded', by, summary(report))
       return report

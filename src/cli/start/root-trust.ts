@@ -120,12 +120,13 @@ export function untrustedWritePath({ log, listeners }: Config): string | null {
 }
 
 /** Warns of files that root's configuration names and another user can change. */
-export function untrustedFileNotices({ access, listeners }: Config): string[] {
+export function untrustedFileNotices({ access, listeners, http }: Config): string[] {
   if (!isRoot()) return []
   const tls = listeners.flatMap(({ tls: options }) =>
     options === undefined ? [] : [options.cert, options.key, options.ca, options.crl].flatMap(optionValues),
   )
-  const files = [...access.passwordFiles, ...access.aclFiles, ...tls].filter(
+  const httpFiles = [http.tls.cert, http.tls.key].flatMap(optionValues)
+  const files = [...access.passwordFiles, ...access.aclFiles, ...tls, ...httpFiles].filter(
     (path) => !path.includes('-----BEGIN '),
   )
   return [...new Set(files)].flatMap((path) => {

@@ -3,6 +3,7 @@ import type { Events } from '../../broker/boundary/events.ts'
 import type { Capped } from '../../broker/sessions/session-cap.ts'
 import type { CutOff } from '../../config/changes.ts'
 import type { Config } from '../../config/config.ts'
+import type { HttpOptions } from '../../http/http-options.ts'
 import type { Listener, ListenerOptions } from '../../transport/listener/listener.ts'
 import type { OpenFiles } from '../../transport/open-files.ts'
 
@@ -15,6 +16,10 @@ export interface RunningBroker {
   /** Whether any user exists. */
   readonly hasUsers: boolean
   readonly listeners: readonly Listener[]
+  /** The URLs of the HTTP listener; empty or absent without one. */
+  readonly httpAddresses?: readonly string[]
+  /** Sentences about addresses of the HTTP listener that could not be opened. */
+  readonly httpWarnings?: readonly string[]
   /** The connections that the limit of open files allows. */
   readonly openFiles: OpenFiles
   readonly events: Events
@@ -22,6 +27,7 @@ export interface RunningBroker {
   /** Applies new settings; see `Broker.reconfigure`. */
   reconfigure(changes: {
     readonly listeners: readonly ListenerOptions[]
+    readonly http?: HttpOptions | null
     readonly limits: Config['limits']
     readonly queues: Config['queues']
     readonly sysIntervalSeconds?: number

@@ -5,7 +5,7 @@
 import type { CertificateStatus } from '../../admin/commands.ts'
 import type { Events } from '../../broker/boundary/events.ts'
 import type { SecurityKind } from '../../broker/boundary/security.ts'
-import type { ListenerSet, ListenerUpdate } from '../../transport/listener-set.ts'
+import type { ListenerUpdate } from '../../transport/listener-set.ts'
 import {
   type CertificateTimes,
   dateText,
@@ -32,9 +32,29 @@ interface Secure {
   readonly times: CertificateTimes
 }
 
+/** Listeners whose certificates are watched. */
+export interface CertificateSources {
+  readonly open: readonly { readonly name: string; readonly certificates: ServedCertificates | null }[]
+  /** Checks whether files of certificates have changed. */
+  check(nowMs: number): Promise<ListenerUpdate[]>
+  /** Reads all certificates again at once. */
+  reread(nowMs: number): Promise<ListenerUpdate[]>
+}
+
+/** Returns the listeners of both. */
+export function together(one: CertificateSources, other: CertificateSources): CertificateSources {
+  return {
+    get open() {
+      return [...one.open, ...other.open]
+    },
+    check: async (nowMs) => [...(await one.check(nowMs)), ...(await other.check(nowMs))],
+    reread: async (nowMs) => [...(await one.reread(nowMs)), ...(await other.reread(nowMs))],
+  }
+}
+
 /** Checks the certificates of all listeners once a second and reports events as `security`. */
 export class CertificateWatch {
-  readonly #listeners: ListenerSet
+  readonly #listeners: CertificateSources
   readonly #events: Events
   readonly #renewal: Renewal | null
   readonly #timer: NodeJS.Timeout
@@ -44,7 +64,7 @@ export class CertificateWatch {
   #isChecking = false
 
   /** `renewal` is null if nothing is to be renewed. */
-  constructor(listeners: ListenerSet, events: Events, renewal: Renewal | null) {
+  constructor(listeners: CertificateSources, events: Events, renewal: Renewal | null) {
     this.#listeners = listeners
     this.#events = events
     this.#renewal = renewal

@@ -51,7 +51,7 @@ function innerSocket(socket: Socket): Socket {
 }
 
 /** Applies bans and the limit of open sockets to this server. */
-export function admit({ shared }: ListenerContext, server: Server): void {
+export function admit({ shared }: Pick<ListenerContext, 'shared'>, server: Server): void {
   turnAwayBanned(shared, server)
   shared.sockets.add(server, (remoteAddress) => shared.refused(plainAddress(remoteAddress)))
 }
