@@ -128,8 +128,9 @@ export class InFlightMessages {
   abandon(entry: InFlightEntry, delivery: Delivery): void {
     entry.delivery = { ...delivery, isEcho: true }
     const { id, stored, context } = this.#session
-    // It is not sent again, and the identifier ends with the connection: the store needs no trace of it.
-    if (stored) context.store.completed(id, entry.packetId, null)
+    // It is not sent again, and the identifier ends with the connection: the store needs no trace of it. At
+    // QoS 2 PUBREC may follow, and PUBREL is sent again.
+    if (stored && delivery.qos < 2) context.store.completed(id, entry.packetId, null)
   }
 
   /** Forgets identifiers that were kept for the client's answer: it cannot answer any more. */
@@ -154,7 +155,7 @@ export class InFlightMessages {
     this.#table.delete(entry)
     this.#release(delivery)
     const { id, stored, context } = this.#session
-    if (!stored || delivery?.isEcho === true) return
+    if (!stored || (delivery !== null && !isRecorded(delivery))) return
     context.store.completed(id, packetId, delivery === null ? null : bodyOf(delivery))
   }
 
@@ -245,7 +246,7 @@ export class InFlightMessages {
   }
 
   *#withoutEchoes(): Generator<InFlight, void, undefined> {
-    for (const entry of this.#table) if (entry.delivery?.isEcho !== true) yield entry
+    for (const entry of this.#table) if (entry.delivery === null || isRecorded(entry.delivery)) yield entry
   }
 
   *#parkedRecords({ packetIds, parked }: ParkedFlight): Generator<InFlight, void, undefined> {
@@ -288,4 +289,9 @@ export const NOTHING_IN_FLIGHT = new InFlightMessages({
 /** Memory that a message in flight takes besides its body. */
 function flightBytes(delivery: Delivery): number {
   return ENTRY_BYTES + entryBytes(delivery)
+}
+
+/** Whether the store knows that it is in flight. */
+function isRecorded({ isEcho, qos }: Delivery): boolean {
+  return isEcho !== true || qos === 2
 }

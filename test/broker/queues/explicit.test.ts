@@ -400,6 +400,28 @@ describe('verbs', () => {
     expect(states(disk).messages).toBe(0)
   })
 
+  it('answered before PUBREC of QoS 2: the packet goes on, and the store fits', async () => {
+    const disk = await DiskWorld.make(jobs())
+    await put(disk, 'x')
+    await put(disk, 'y')
+    const worker = await disk.connect('w', lasting())
+    await worker.subscribe('$queue/jobs;ack=explicit;prefetch=2/#', 2)
+    await disk.settle()
+    const [one, two] = publishes(worker)
+    expect(await acknowledge(disk, worker, `${one!.user['x-ack']}`)).toBe(0)
+    expect(await acknowledge(disk, worker, `${two!.user['x-ack']}`)).toBe(0)
+    const packets = await worker.send({ cmd: 'pubrec', messageId: one!.id })
+    await disk.settle()
+    expect([...packets, ...worker.got()]).toMatchObject([{ cmd: 'pubrel', messageId: one!.id }])
+    await disk.kill()
+    const back = await disk.connect('w', lasting())
+    await disk.settle()
+    expect(back.got()).toMatchObject([{ cmd: 'pubrel', messageId: one!.id }])
+    await back.send({ cmd: 'pubcomp', messageId: one!.id })
+    await disk.kill()
+    expect(states(disk).messages).toBe(0)
+  })
+
   it('the PUBACK comes after the commit', async () => {
     const disk = await DiskWorld.make(jobs())
     await put(disk, 'x')
