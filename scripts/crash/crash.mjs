@@ -78,6 +78,8 @@ const INTERVAL_SECONDS = 1
 const MUTANT_RUNS_MAX = 20
 /** Wills with a delay, and Wills of clients of a killed broker, arrive seconds later. */
 const MUTANT_IDLE_MS = 3500
+/** Leases end after 8 s. */
+const QUEUE_MUTANT_IDLE_MS = 10_500
 
 let values
 /** The library that `buildFaults` built, once it is needed. */
@@ -319,7 +321,8 @@ async function caught({ name, durability = values.durability, modes = {}, words 
   const kind = brokerKind('godwit', { durability, main, words: [...wordsOf(load), ...words] })
   let kills = 0
   for (let index = 0; index < MUTANT_RUNS_MAX; index++) {
-    const run = await executed(kind, firstSeed + index, MUTANT_IDLE_MS, { ...modesWanted(), ...modes })
+    const idleMs = modes.queues === true ? QUEUE_MUTANT_IDLE_MS : MUTANT_IDLE_MS
+    const run = await executed(kind, firstSeed + index, idleMs, { ...modesWanted(), ...modes })
     kills += run.kills
     if (run.ledger.problems === 0) continue
     report(`mutant: ${name},`, firstSeed + index, run)

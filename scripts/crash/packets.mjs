@@ -24,6 +24,7 @@ const TYPES = [
 
 const MESSAGE_EXPIRY_INTERVAL = 0x02
 const USER_PROPERTY = 0x26
+const RESPONSE_TOPIC = 0x08
 const SESSION_EXPIRY_INTERVAL = 0x11
 const WILL_DELAY_INTERVAL = 0x18
 const RECEIVE_MAXIMUM = 0x21
@@ -101,7 +102,8 @@ export function connect({
  *   retain?: boolean,
  *   expirySeconds?: number,
  *   messageId?: string,
- * }} options `messageId` (5.0) goes into a User Property
+ *   responseTopic?: string,
+ * }} options one of the last three at most; `messageId` (5.0) goes into a User Property, `responseTopic` is of 5.0
  */
 export function publish({
   version,
@@ -113,10 +115,15 @@ export function publish({
   retain = false,
   expirySeconds,
   messageId,
+  responseTopic,
 }) {
   const parts = [text(topic)]
   if (qos > 0) parts.push(u16(packetId))
-  if (version === 5 && messageId === undefined) parts.push(interval(MESSAGE_EXPIRY_INTERVAL, expirySeconds))
+  if (version === 5 && responseTopic !== undefined) {
+    const value = text(responseTopic)
+    parts.push(Buffer.from([1 + value.length, RESPONSE_TOPIC]), value)
+  } else if (version === 5 && messageId === undefined)
+    parts.push(interval(MESSAGE_EXPIRY_INTERVAL, expirySeconds))
   else if (version === 5) parts.push(userProperty('message-id', messageId))
   parts.push(Buffer.from(payload))
   return packet(0x30 | (dup ? 8 : 0) | (qos << 1) | (retain ? 1 : 0), parts)

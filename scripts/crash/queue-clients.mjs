@@ -12,7 +12,7 @@ const SUBSCRIBE_AGAIN_MS = 100
 const REFUSED = 0x99
 
 /** Makes a client leave, vanish, be taken over or go deaf now and then. */
-function restless(client, random, share) {
+export function restless(client, random, share) {
   if (!random.chance(share)) return
   const how = random.pick(['vanish', 'leave', 'takeOver', 'goDeaf'])
   const pause = random.between(0, 100)
@@ -50,6 +50,7 @@ export class QueueProducer {
    *   poison: number,
    *   mayBeRefused?: boolean,
    *   hasIds?: boolean,
+   *   responseTopic?: string,
    * }} options `poison` is the share of messages that consumers refuse; `mayBeRefused` says that the broker
    * may refuse messages
    */
@@ -112,10 +113,10 @@ export class QueueProducer {
   }
 
   #send({ packetId, payload }, dup) {
-    const { version, qos, topic, hasIds = false } = this.#options
+    const { version, qos, topic, hasIds = false, responseTopic } = this.#options
     const messageId = hasIds ? keyOf(payload) : undefined
     this.#ledger.sent(keyOf(payload), qos === 2 || hasIds)
-    this.#client.send(publish({ version, topic, payload, qos, packetId, dup, messageId }))
+    this.#client.send(publish({ version, topic, payload, qos, packetId, dup, messageId, responseTopic }))
   }
 
   /** Publishes again what is done, now and then. */

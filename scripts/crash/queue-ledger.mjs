@@ -30,6 +30,8 @@ export class QueueLedger {
   /** Acknowledged messages that are gone after an answer of which nobody knows whether it was committed. */
   unsure = 0
   #messages = new Map()
+  /** Explicit acknowledgement, by queue and place in it: what is known of each message. */
+  #places = new Map()
   /** The latest first arrival by queue and producer, where order is promised. */
   #latest = new Map()
 
@@ -120,6 +122,71 @@ export class QueueLedger {
     else message.settled++
   }
 
+  // ── explicit acknowledgement ──────────────────────────────────────────────────────────────────────────
+
+  #place(queue, place) {
+    const name = `${queue} ${place}`
+    const known = this.#places.get(name)
+    if (known !== undefined) return known
+    const made = { name, isSettled: false, isDone: false, leasedUntil: 0, results: new Set() }
+    this.#places.set(name, made)
+    return made
+  }
+
+  /**
+   * A queue hands out what is at a place in it. `leaseMs` is how long nobody else may get it if that is known
+   * to be committed; 0 for nothing.
+   */
+  lent(key, queue, place, leaseMs) {
+    this.time++
+    this.delivered++
+    const found = this.#place(queue, place)
+    const message = this.#messages.get(key)
+    if (message === undefined) {
+      this.problem('strays', `queue ${queue} hands out ${key}, which nobody sent`)
+      return
+    }
+    message.handed++
+    this.unanswered(key)
+    if (found.isSettled)
+      this.problem('doubled', `queue ${queue} hands out ${key} at ${place} again, and it was settled`)
+    const now = performance.now()
+    if (now < found.leasedUntil) {
+      const left = Math.round(found.leasedUntil - now)
+      this.problem('doubled', `queue ${queue} hands out ${key} at ${place}, which is lent for ${left} ms yet`)
+    }
+    found.leasedUntil = leaseMs === 0 ? 0 : now + leaseMs
+  }
+
+  /** Somebody asks for the message to be handed out again, or to be dead: the lease is over. */
+  givenUp(queue, place) {
+    this.time++
+    this.#place(queue, place).leasedUntil = 0
+  }
+
+  /** It is acknowledged, and that is committed. `isFirst`: by this acknowledgement, if it has a result. */
+  settledAt(key, queue, place, isFirst) {
+    this.time++
+    const found = this.#place(queue, place)
+    found.isSettled = true
+    found.isDone ||= isFirst
+    const message = this.#messages.get(key)
+    if (message !== undefined) message.answered++
+  }
+
+  /** A result arrived: of the message at `place`, itself at `at` of the queue for results. */
+  result(queue, place, at) {
+    this.time++
+    const { results, name } = this.#place(queue, place)
+    results.add(at)
+    if (results.size > 1) this.problem('doubled', `${name} has ${results.size} results`)
+  }
+
+  #auditResults() {
+    for (const { name, isDone, results } of this.#places.values())
+      if (isDone && results.size === 0) this.problem('lost', `the result of ${name} never came`)
+  }
+
   #inOrder(key, queue) {
     const [producer, text] = key.split(' ')
     const name = `${queue} ${producer}`
@@ -139,6 +206,7 @@ export class QueueLedger {
 
   /** Judges what never came. */
   audit() {
+    this.#auditResults()
     for (const message of this.#messages.values()) {
       const { key, isAcknowledged, handed, dead, answered, refused, settled, deadSettled } = message
       if (isAcknowledged && answered > 0 && settled + deadSettled === 0) this.unsure++

@@ -10,6 +10,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { BrokerProcess, freePort } from './broker.mjs'
 import { Client } from './client.mjs'
 import { FaultyDisk, faultOf } from './disk.mjs'
+import { ExplicitWorker } from './explicit-worker.mjs'
 import { QueueConsumer, QueueProducer } from './queue-clients.mjs'
 import { QueueLedger } from './queue-ledger.mjs'
 import { Random } from './random.mjs'
@@ -17,6 +18,8 @@ import { Random } from './random.mjs'
 /** Messages that are handed out twice arrive at once; none counts as lost because this is short. */
 const AFTERMATH_MS = 600
 const START_MS_AT_FIRST = 400
+/** The Response Topic of messages that have results. */
+const RESULTS = '$queue/answers'
 
 export class QueueRun {
   kills = 0
@@ -26,7 +29,7 @@ export class QueueRun {
   #broker
   /** @type {QueueProducer[]} */
   #producers = []
-  /** @type {QueueConsumer[]} */
+  /** @type {(QueueConsumer | ExplicitWorker)[]} */
   #consumers = []
   #canary
   /** @type {(() => void) | null} */
@@ -124,7 +127,16 @@ export class QueueRun {
     // One in order, with one consumer.
     for (const qos of [1, 2]) produce(`liner${qos}`, '$queue/line/z', qos, { poison: 0 })
     consume('inline', 'line', '$queue/line/#', 1, { isAlone: true })
-    for (const queue of ['jobs.dead', 'box.dead'])
+    // One with explicit acknowledgement, whose results go to another.
+    const results = { version: 5, responseTopic: RESULTS }
+    for (const qos of [1, 2]) produce(`asker${qos}`, '$queue/tasks/x', qos, results)
+    const lend = (name, queue, qos) => {
+      const own = { random: random.fork(), version: random.pick([4, 5]), workMs: random.pick([0, 2, 20]) }
+      this.#consumers.push(new ExplicitWorker({ port, ledger, name, queue, qos, ...own }))
+    }
+    for (const index of [0, 1, 2]) lend(`lender${index}`, 'tasks', index)
+    lend('reader', 'answers', 1)
+    for (const queue of ['jobs.dead', 'box.dead', 'tasks.dead'])
       consume(`heir-${queue}`, queue, `$queue/${queue}/#`, 1, { refuses: false, absence: 0.005 })
     this.#canary = new Client(
       { port, ledger, clientId: 'canary', version: 4, cleanStart: true },

@@ -243,6 +243,33 @@ export const MUTANTS = [
     modes: { queues: true },
   },
   {
+    name: 'forgets a lease',
+    edits: [
+      [
+        LOGS,
+        'this.#record(RecordType.Held, group, heldBytesMax(entry))',
+        `this.#block.record(RecordType.Held, ${NOBODY}, heldBytesMax(entry))`,
+      ],
+    ],
+    modes: { queues: true },
+  },
+  {
+    name: 'publishes a result in a later commit than its settlement',
+    edits: [
+      [
+        'broker/connection/acknowledgement-receiver.js',
+        'this.#published(answering, result, this.#publisher.publishInto(inlet, result.message, this.#session));',
+        `result.message.own();
+            this.#settle(answering);
+            setTimeout(() => {
+                this.#state.turn.begin();
+                this.#publisher.publishInto(inlet, result.message, null);
+            }, 30);`,
+      ],
+    ],
+    modes: { queues: true },
+  },
+  {
     name: 'acknowledges what a queue got before the commit',
     edits: [
       [
