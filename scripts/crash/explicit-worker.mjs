@@ -20,7 +20,7 @@ export class ExplicitWorker {
   #isSubscribed = false
   /** Messages that it is to settle, by tag. @type {Map<string, { key: string, isPoison: boolean }>} */
   #held = new Map()
-  /** What it published to `$ack` and was not acknowledged, by packet identifier. */
+  /** Publications to `$ack` that were not acknowledged, by packet identifier. */
   #sent = new Map()
   #lastPacketId = 0
   #timer

@@ -103,7 +103,8 @@ export function connect({
  *   expirySeconds?: number,
  *   messageId?: string,
  *   responseTopic?: string,
- * }} options one of the last three at most; `messageId` (5.0) goes into a User Property, `responseTopic` is of 5.0
+ * }} options one of the last three at most. `messageId` goes into a User Property; this and `responseTopic`
+ * are for 5.0
  */
 export function publish({
   version,

@@ -258,13 +258,14 @@ export const MUTANTS = [
     edits: [
       [
         'broker/connection/acknowledgement-receiver.js',
-        'this.#published(answering, result, this.#publisher.publishInto(inlet, result.message, this.#session));',
+        'this.#published(answering, result, this.#publisher.publishInto(inlet,',
         `result.message.own();
             this.#settle(answering);
             setTimeout(() => {
                 this.#state.turn.begin();
                 this.#publisher.publishInto(inlet, result.message, null);
-            }, 30);`,
+            }, 30);
+            if (result === null) this.#published(answering, result, this.#publisher.publishInto(inlet,`,
       ],
     ],
     modes: { queues: true },
