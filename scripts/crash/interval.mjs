@@ -15,10 +15,10 @@ import { Random } from './random.mjs'
 
 /** A sync itself may take so long on a busy machine. */
 const SYNC_MS = 1000
-const IDLE_MS = 15_000
 /** Half of a queue's default limit: on a fast disk, too, the queue must not drop its oldest messages. */
 const QUEUED_BYTES_MAX = 128 * 1024 * 1024
 const TICK_MS = 5
+const NO_MATCHING_SUBSCRIBERS = 0x10
 
 /**
  * Runs once on a new directory, and ends with a power cut or SIGKILL. Resolves with `{acknowledged, lost,
@@ -73,21 +73,27 @@ export async function checkInterval({ kind, library, seed, intervalSeconds, powe
 /** These clients keep no ledger: the order of the numbers is all that is checked. */
 const NO_LEDGER = { problem: () => {}, sessionLost: () => {} }
 
+/** The sleeper's own message, which is queued behind all others. */
+const LAST = 'last'
+
 /** A client with a Session and a Subscription. It is away until the end and takes everything then. */
 class Sleeper {
   #client
   #numbers = []
   /** @type {((value?: unknown) => void) | null} */
   #subscribed = null
-  #latestMs = performance.now()
+  #hasEverything = false
 
   constructor(port) {
     this.#client = new Client(
       { port, ledger: NO_LEDGER, clientId: 'sleeper', version: 5 },
       {
-        online: () => {
+        online: (isPresent) => {
           if (this.#subscribed !== null)
             this.#client.send(subscribe({ version: 5, packetId: 1, filter: 't', qos: 1 }))
+          else if (isPresent)
+            this.#client.send(publish({ version: 5, topic: 't', payload: LAST, qos: 1, packetId: 1 }))
+          else this.#hasEverything = true
         },
         packet: (packet) => this.#packet(packet),
         offline: () => {},
@@ -108,22 +114,18 @@ class Sleeper {
   /** Resolves with what was in its queue: the numbers of the messages, in order. */
   async everything(isRunning) {
     this.#client.start()
-    this.#latestMs = performance.now()
-    while (
-      isRunning() &&
-      performance.now() - this.#latestMs < (this.#numbers.length === 0 ? IDLE_MS : 1500)
-    ) {
-      await pause(50)
-    }
+    while (isRunning() && !this.#hasEverything) await pause(50)
     this.#client.vanish()
     return this.#numbers
   }
 
-  #packet({ type, qos, packetId, payload, dup }) {
+  #packet({ type, qos, packetId, payload, dup, reasonCode }) {
     if (type === 'suback') this.#subscribed?.()
+    // Without its Subscription, nothing comes.
+    if (type === 'puback' && reasonCode === NO_MATCHING_SUBSCRIBERS) this.#hasEverything = true
     if (type !== 'publish') return
-    this.#latestMs = performance.now()
-    if (!dup) this.#numbers.push(Number(payload.split(' ', 1)[0]))
+    if (payload === LAST) this.#hasEverything = true
+    else if (!dup) this.#numbers.push(Number(payload.split(' ', 1)[0]))
     if (qos === 1) this.#client.send(acknowledge('puback', packetId))
   }
 }
