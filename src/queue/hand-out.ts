@@ -22,6 +22,8 @@ export class HandOut {
   #isFull = false
   /** Entries that the dispatch does not know yet, the next one last: nothing is handed out before. */
   #unknown: Entry[] = []
+  /** Whether they have to be collected: once for all consumers that come back after a restart. */
+  #isUnknownStale = false
   /** Broker time in ms at which the message that is offered came in. */
   #appendedAt = 0
 
@@ -31,7 +33,12 @@ export class HandOut {
 
   /** The dispatch is new, or entries come from before a restart: it has to see their messages first. */
   introduce(): void {
+    this.#isUnknownStale = true
+  }
+
+  #collectUnknown(): void {
     const core = this.#core
+    this.#isUnknownStale = false
     this.#unknown = []
     if (!core.dispatch.needsMessages) return
     const ready: Entry[] = []
@@ -50,6 +57,7 @@ export class HandOut {
   get hasWork(): boolean {
     const core = this.#core
     if (!this.#mayRun) return false
+    if (this.#isUnknownStale) this.#collectUnknown()
     const unknown = this.#unknown.at(-1)
     if (unknown !== undefined) return !core.lanes[unknown.lane]!.isLoading
     if (core.isAsideStale && core.aside.size > 0) return true
@@ -61,6 +69,7 @@ export class HandOut {
   run(budget: number): number {
     const core = this.#core
     let units = 0
+    if (this.#isUnknownStale && this.#mayRun) this.#collectUnknown()
     if (this.#mayRun) units += this.#introduceSome(budget)
     if (this.#mayRun && this.#unknown.length === 0) units += this.#revisit(budget)
     while (units < budget && this.#mayRun && this.#unknown.length === 0) {

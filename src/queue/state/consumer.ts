@@ -10,7 +10,7 @@ import { LEASE_SECONDS } from '../../mqtt/server-topics.ts'
 import { Window } from './window.ts'
 
 /** Memory in bytes: of an entry, a hand-out, a member. */
-export const ENTRY_BYTES = 168
+export const ENTRY_BYTES = 180
 export const HANDLE_BYTES = 144
 const MEMBER_BYTES = 640
 

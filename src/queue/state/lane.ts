@@ -6,8 +6,9 @@
  * no memory here, and neither do ten million that are gone.
  */
 import type { LogCursor as StoredCursor, LogSegment as StoredSegment } from '../../store/log-store.ts'
-import { Entry, State } from './consumer.ts'
+import { Entry } from './consumer.ts'
 import { EntryHeap } from './entry-heap.ts'
+import { EntryList } from './entry-list.ts'
 import { IdleEntries } from './idle-entries.ts'
 import { type Run, Runs } from './runs.ts'
 
@@ -31,25 +32,19 @@ export class Lane {
   /** Messages that are not settled, and the sum of their sizes. */
   messages = 0
   bytes = 0
-  /** Entries in memory. */
-  count = 0
   /** Entries that may be handed out: ready, or loose at a Session. */
   readonly ready = new EntryHeap<Entry>((entry) => entry.sequence)
   /** Entries that nobody holds. */
   readonly idle = new IdleEntries()
   /** Settled at or beyond the cursor. */
   readonly gone = new Runs()
-  /** The oldest entry. */
-  first: Entry | null = null
-  #last: Entry | null = null
+  readonly #entries = new EntryList()
   /** The oldest entry beyond the cursor. Only a restart leaves entries there. */
   #ahead: Entry | null = null
   /** Whether its next segment is being read. */
   isLoading = false
   /** Everything below that nobody holds is being purged. */
   purgeTo = 0
-  /** The end of the latest search. */
-  #found: Entry | null = null
   readonly #ask: (sequence: number) => LogSegment | null
   #segment: LogSegment | null = null
   #read: LogCursor | null = null
@@ -58,6 +53,16 @@ export class Lane {
   constructor(number: number, ask: (sequence: number) => LogSegment | null) {
     this.number = number
     this.#ask = ask
+  }
+
+  /** Entries in memory. */
+  get count(): number {
+    return this.#entries.count
+  }
+
+  /** The oldest entry. */
+  get first(): Entry | null {
+    return this.#entries.first
   }
 
   /** Whether something is ready that has no entry. */
@@ -104,9 +109,7 @@ export class Lane {
   /** Makes an entry during a recovery, in any order. Its message is not settled. */
   restore(sequence: number, size: number): Entry {
     const entry = new Entry(this.number, sequence, size)
-    let before = this.#last
-    while (before !== null && before.sequence > sequence) before = before.previous
-    this.#insert(entry, before)
+    this.#entries.add(entry)
     if (this.#ahead === null || sequence < this.#ahead.sequence) this.#ahead = entry
     this.advance()
     return entry
@@ -123,26 +126,18 @@ export class Lane {
   /** Makes an entry of the message at the cursor, and moves the cursor on. */
   enter(size: number): Entry {
     const entry = new Entry(this.number, this.cursor, size)
-    const ahead = this.#ahead
-    this.#insert(entry, ahead === null ? this.#last : ahead.previous)
+    this.#entries.add(entry)
     this.cursor++
-    if (ahead !== null || this.gone.count > 0) this.advance()
+    if (this.#ahead !== null || this.gone.count > 0) this.advance()
     return entry
   }
 
   /** Takes an entry out, since it is settled. */
   remove(entry: Entry): void {
-    const { previous, next } = entry
-    if (previous === null) this.first = next
-    else previous.next = next
-    if (next === null) this.#last = previous
-    else next.previous = previous
-    if (this.#ahead === entry) this.#ahead = next
+    if (this.#ahead === entry) this.#ahead = entry.next
+    this.#entries.remove(entry)
     // The cursor must not read a settled entry again.
     if (entry.sequence >= this.cursor) this.gone.add(entry.sequence, entry.sequence + 1)
-    entry.previous = null
-    entry.next = null
-    this.count--
     this.#left(1, entry.size)
     if (entry.sequence >= this.cursor) this.advance()
   }
@@ -158,21 +153,12 @@ export class Lane {
   /** Whether a message has no entry and is not settled. */
   isUnread(sequence: number): boolean {
     if (sequence < this.cursor || sequence >= this.end || this.gone.has(sequence)) return false
-    for (let one = this.#ahead; one !== null && one.sequence <= sequence; one = one.next) {
-      if (one.sequence === sequence) return false
-    }
-    return true
+    return this.#ahead === null || this.#entries.find(sequence) === null
   }
 
-  /** Finds an entry. Look-ups in order of sequence take one walk together. */
+  /** Finds an entry; null if there is none. */
   find(sequence: number): Entry | null {
-    const from = this.#found
-    const goesOn = from !== null && from.state !== State.Gone && from.sequence <= sequence
-    for (let one = goesOn ? from : this.first; one !== null && one.sequence <= sequence; one = one.next) {
-      this.#found = one
-      if (one.sequence === sequence) return one
-    }
-    return null
+    return this.#entries.find(sequence)
   }
 
   /** Moves the cursor past entries and settled sequences. */
@@ -224,16 +210,6 @@ export class Lane {
   endTurn(): void {
     this.#segment = null
     this.#read = null
-  }
-
-  #insert(entry: Entry, before: Entry | null): void {
-    entry.previous = before
-    entry.next = before === null ? this.first : before.next
-    if (entry.next === null) this.#last = entry
-    else entry.next.previous = entry
-    if (before === null) this.first = entry
-    else before.next = entry
-    this.count++
   }
 
   #left(count: number, bytes: number): void {
