@@ -6,6 +6,7 @@
 import type { HeldEntry } from '../store/log-store.ts'
 import type { Dispatch, DispatchContext } from './dispatch/dispatch.ts'
 import { dispatchOf } from './dispatch/dispatch-of.ts'
+import { Doubt } from './doubt.ts'
 import { Counts, type GoneReason, type StateCounts } from './figures.ts'
 import type { GroupContext } from './group-context.ts'
 import { keyOf } from './key-of.ts'
@@ -54,6 +55,7 @@ export class Core implements DispatchContext {
    */
   readonly tagged: readonly Map<number, Entry>[]
   readonly pausedMembers = new Set<Member>()
+  readonly doubt: Doubt
   /** Those that are gone and hold messages; after a restart, all that held any. */
   readonly former = new Set<Member>()
   isPaused = false
@@ -67,6 +69,7 @@ export class Core implements DispatchContext {
     this.context = context
     this.number = number
     this.rules = completeRules(rules)
+    this.doubt = new Doubt(this)
     this.dispatch = dispatchOf(this.rules, this, keyOf(this.rules.key))
     const lanes = Array.from({ length: this.rules.priorities }, (_, lane) => lane)
     this.lanes = lanes.map((lane) => new Lane(lane, (sequence) => context.segment(lane, sequence)))
@@ -214,6 +217,7 @@ export class Core implements DispatchContext {
     if (this.lastValues !== null) this.lastValues[lane]!.left(sequence)
     const tagged = this.tagged[lane]!
     if (tagged.size > 0) tagged.delete(sequence)
+    this.doubt.left(entry)
   }
 
   /** An entry from before a restart whose message was not read meanwhile: what it takes on the average. */
@@ -310,6 +314,7 @@ export class Core implements DispatchContext {
     counts.dead[reason]++
     // After a crash before it is moved, its tag must not be given out again.
     if (this.tagged[entry.lane]!.has(entry.sequence)) this.recordReturned(entry, 0)
+    if (reason === 'in-doubt') this.doubt.moves(entry)
     if (entry.size < 0) entry.size = this.#sizeOf(entry)
     this.unlist(entry)
     this.detach(entry)

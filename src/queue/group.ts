@@ -254,6 +254,7 @@ export class Group {
   get hasWork(): boolean {
     const core = this.#core
     if (core.isClosed) return false
+    if (core.doubt.hasWork) return true
     return this.#removal.hasWork || (this.#removal.isIndexed && this.#handOut.hasWork)
   }
 
@@ -265,7 +266,8 @@ export class Group {
     const core = this.#core
     core.woke()
     if (core.isClosed) return 0
-    let units = this.#removal.run(budget)
+    let units = core.doubt.run(budget)
+    units += this.#removal.run(budget - units)
     if (this.#removal.isIndexed && units < budget) units += this.#handOut.run(budget - units)
     return units
   }
@@ -462,12 +464,13 @@ export class Group {
     }
   }
 
-  /** Messages that are held with explicit acknowledgement. */
+  /** Messages that are held with explicit acknowledgement, or must go to nobody else after a restart. */
   *held(): IterableIterator<HeldEntry> {
     for (const lane of this.#core.lanes) {
       for (let entry = lane.first; entry !== null; entry = entry.next) {
-        if (entry.state !== State.Held) continue
-        yield heldEntry(entry, entry.handle!)
+        const note = this.#core.doubt.note(entry)
+        if (note !== null) yield note
+        else if (entry.state === State.Held) yield heldEntry(entry, entry.handle!)
       }
     }
   }

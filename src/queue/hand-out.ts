@@ -320,6 +320,7 @@ export class HandOut {
     }
     core.setState(entry, State.Sent)
     member.sent.push(handle)
+    core.doubt.record(handle)
     if (qos === 1 && member.options.face === 'queue') {
       core.timeouts.add(handle)
       if (core.timeouts.first === handle) core.due(handle.sentAt + core.rules.ackTimeoutMs)

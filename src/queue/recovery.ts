@@ -85,18 +85,26 @@ function restoreHeld(
   for (const { lane, sequence, attempt, until, token, leaseSeconds, clientId } of held) {
     const entry = entryOf(lane, sequence)
     if (entry === null) continue
-    const name = `${leaseSeconds} ${clientId}`
-    const options = { face: 'queue', qos: 1, prefetch: null, isExplicit: true, leaseSeconds } as const
+    const isInDoubt = until === Number.POSITIVE_INFINITY
+    const name = `${isInDoubt} ${leaseSeconds} ${clientId}`
+    const options = {
+      face: isInDoubt && leaseSeconds === 0 ? 'share' : 'queue',
+      qos: isInDoubt ? 2 : 1,
+      ...{ prefetch: null, isExplicit: !isInDoubt, leaseSeconds },
+    } as const
     const holder = holders.get(name) ?? new Member(formerConsumer(clientId), options, 1, false)
     holders.set(name, holder)
     core.former.add(holder)
     entry.attempts = Math.max(entry.attempts, attempt)
     entry.at = until
-    entry.handle = new Handle(entry, holder, 1, attempt, core.context.now(), token)
+    entry.handle = new Handle(entry, holder, options.qos, attempt, core.context.now(), token)
     core.handles++
     holder.held++
     core.setState(entry, State.Held)
-    core.leases.push(entry)
-    core.due(until)
+    if (isInDoubt) core.doubt.restored(entry)
+    else {
+      core.leases.push(entry)
+      core.due(until)
+    }
   }
 }

@@ -4,6 +4,7 @@
  */
 import { Reason } from '../mqtt/reason.ts'
 import type { Core } from './core.ts'
+import { isUnknown } from './doubt.ts'
 import type { Tag } from './explicit/tag.ts'
 import { Block, type Entry, type Handle, Hold, type Member, State } from './state/consumer.ts'
 
@@ -87,6 +88,8 @@ export class Returns {
     }
     core.unlist(entry)
     core.detach(entry)
+    // It answered, so it is not in doubt, whatever becomes of it now.
+    if (isUnknown(handle)) core.recordReturned(entry, 0)
     switch (code) {
       case Reason.QuotaExceeded:
         this.#pause(member)
@@ -305,6 +308,7 @@ export class Returns {
     }
     entry.failures++
     core.recordBefore(entry)
+    core.doubt.record(handle)
   }
 
   /** The client is back. It is sent again the messages that no other consumer has claimed. */
@@ -339,7 +343,7 @@ export class Returns {
     member.connection++
     for (const handle of member.flights) {
       const { entry } = handle
-      if (handle.qos === 2) this.#inDoubt(handle)
+      if (handle.qos === 2) core.doubt.end(handle)
       else {
         core.unlist(entry)
         core.detach(entry)
@@ -352,15 +356,6 @@ export class Returns {
       }
     }
     this.#forget(member)
-  }
-
-  /** Nobody knows whether the client has it: it may go to nobody else [MQTT-4.8.2-5]. */
-  #inDoubt({ entry, member }: Handle): void {
-    const core = this.#core
-    if (member.options.face === 'share') {
-      core.dropped('session-ended', entry.lane, entry.sequence, 1)
-      core.settle(entry)
-    } else core.kill(entry, 'in-doubt', entry.code, '', member.consumer.clientId)
   }
 
   /** The consumer unsubscribed: hand-outs that have begun are completed. */

@@ -76,7 +76,11 @@ export interface ReturnedEntry {
   readonly due: number
 }
 
-/** A message that is held with `ack=explicit`. */
+/**
+ * A message that is held with `ack=explicit`; or that is in flight at QoS 2 to a Session that is not stored,
+ * and is in doubt at the next start: then `until` is Infinity, and `leaseSeconds` is 0 for a member of a
+ * Shared Subscription.
+ */
 export interface HeldEntry {
   readonly lane: number
   readonly sequence: number

@@ -32,6 +32,8 @@ export interface Item {
   record: { failures: number; attempts: number; due: number }
   /** As recorded: by whom it is held, and until when. */
   lease: { hand: Hand; until: number } | null
+  /** Nobody knows whether this consumer has it: it goes to the dead letters. */
+  doubt: Hand | null
 }
 
 /** A hand-out. */
@@ -235,6 +237,7 @@ export class Model {
       superseded: false,
       isOlder: false,
       lease: null,
+      doubt: null,
     }
     this.items.push({ ...item, state: 'ready', ...rest, record })
   }
@@ -626,8 +629,10 @@ export class Model {
     for (const hand of client.flights) {
       const { item } = hand
       this.#free(item)
-      if (hand.qos === 2) item.state = 'moving'
-      else if (hand !== charged || !this.#fail(item)) this.#ready(item)
+      if (hand.qos === 2) {
+        item.state = 'moving'
+        if (!client.stored) item.doubt = hand
+      } else if (hand !== charged || !this.#fail(item)) this.#ready(item)
     }
     this.#forget(client)
   }
@@ -778,6 +783,13 @@ export class Model {
         item.state = record.due > 0 ? 'deferred' : 'ready'
         item.at = record.due
       }
+      const isUnknown = hand !== null && lease === null && hand.qos === 2 && !isKept
+      if (isUnknown) item.doubt = hand
+      if (item.doubt !== null) {
+        item.hand = null
+        item.state = 'moving'
+        item.attempts = Math.max(item.doubt.attempt, record.attempts)
+      }
       item.superseded = item.hand !== null && this.#hasNewer(item)
     }
     this.purgeTo = this.purgeTo.map(() => 0)
@@ -799,7 +811,9 @@ export class Model {
       const look = group.look(item.lane, item.sequence)
       const isOut = item.state === 'sent' || item.state === 'loose' || item.state === 'pinned'
       const expected = isOut ? 'in-flight' : item.state
-      const state = look?.state === 'waiting' ? 'ready' : look?.state
+      // After a crash it moves as soon as there is a turn for it.
+      const isNext = item.doubt !== null && look?.state === 'held'
+      const state = isNext ? 'moving' : look?.state === 'waiting' ? 'ready' : look?.state
       if (state !== expected) throw new Error(`${name} is ${look?.state}, not ${item.state}`)
       if (look!.failures !== item.failures) {
         throw new Error(`${name} has ${look!.failures} failures, not ${item.failures}`)

@@ -663,6 +663,34 @@ describe('a start after a crash', () => {
     expect(again.failures(1)).toBe(0)
   })
 
+  test('sent to a Session that is not stored, at QoS 2: in doubt, and nobody else gets it', () => {
+    const { stage, a } = sent(['1', '2'], { qos: 2 })
+    a.answer(0x97, a.has[1])
+    // A checkpoint says the same as the records.
+    expect([...stage.group.held()]).toEqual([...stage.log.held.values()])
+    const again = stage.restarted()
+    const b = again.join('b', { qos: 2 })
+    expect(b.payloads).toEqual(['2'])
+    expect(again.deaths).toMatchObject([{ reason: 'in-doubt', sequence: 1, attempts: 1, clientId: 'a' }])
+    // Until it is moved, the next start must know, too.
+    expect([...again.group.held()]).toEqual([...again.log.held.values()])
+    const third = again.restarted()
+    third.settle()
+    expect(third.deaths.map(({ sequence, clientId }) => `${sequence} ${clientId}`)).toEqual(['1 a', '2 b'])
+    for (const death of third.deaths) third.group.moved(death)
+    expect([third.group.states.messages, [...third.group.held()].length]).toEqual([0, 0])
+  })
+
+  test('… and by a Shared Subscription discarded', () => {
+    const stage = new Stage()
+    stage.join('m', { qos: 2, face: 'share' })
+    stage.group.append(message('1', { qos: 2 }))
+    const again = stage.restarted()
+    again.settle()
+    expect(again.drops).toMatchObject([{ reason: 'session-ended', sequence: 1 }])
+    expect(again.group.states.messages).toBe(0)
+  })
+
   test('sent to a stored Session: loose or pinned, with its failures', () => {
     const { stage, a } = sent(['1', '2', '3'])
     a.answer()

@@ -405,7 +405,8 @@ export function actOnLogs(model: LogModel, random: Random, bytesMax = 3000): voi
     const due = random.below(2) * 5000
     model.return(queue, { lane, sequence: random.pick(live), failures: random.below(5), attempts: 3, due })
   } else if (action < 84 && live.length > 0) {
-    const until = model.brokerTime + 60_000
+    // One without an end is in flight at QoS 2 to a Session that is not stored.
+    const until = random.chance(0.8) ? model.brokerTime + 60_000 : Number.POSITIVE_INFINITY
     model.hold(queue, {
       lane,
       sequence: random.pick(live),

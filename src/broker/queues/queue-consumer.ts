@@ -2,6 +2,7 @@
 import { type DeliverySource, type Message, NO_IDENTIFIERS } from '../../mqtt/message.ts'
 import type { QoS } from '../../mqtt/packet.ts'
 import type { QueueParameters } from '../../mqtt/server-topics.ts'
+import { isUnknown } from '../../queue/doubt.ts'
 import type { Group } from '../../queue/group.ts'
 import type { Consumer, Handle, Member, MemberOptions } from '../../queue/state/consumer.ts'
 import type { QueueDelivery } from '../../session/context.ts'
@@ -121,9 +122,12 @@ export class QueueConsumer implements Consumer {
     return 'taken'
   }
 
-  /** At QoS 0, or held at once, its record must be durable before anybody sees the message. */
+  /**
+   * At QoS 0, or held at once, its record must be durable before anybody sees the message. So must the one
+   * of a hand-out at QoS 2 to a Session that is not stored.
+   */
   #durableAt(handle: Handle): number {
-    if (handle.qos === 0) return this.#state.store.openSequence
+    if (handle.qos === 0 || isUnknown(handle)) return this.#state.store.openSequence
     return this.queue.durableAt(handle.lane, handle.sequence)
   }
 

@@ -38,7 +38,10 @@ export function groupFields(group: GroupLine): object {
       settled: Array.from(runs, ({ first, next }) => ({ first, next })),
     })),
     returned: returned.map(({ due, ...entry }) => ({ ...entry, due: due === 0 ? undefined : time(due) })),
-    held: held.map(({ until, ...entry }) => ({ ...entry, until: time(until) })),
+    held: held.map(({ until, ...entry }) => ({
+      ...entry,
+      until: Number.isFinite(until) ? time(until) : undefined,
+    })),
     remembered: remembered.map((entry) => ({ id: entry.id, time: time(entry.time) })),
     counters,
   }
@@ -140,9 +143,10 @@ function returned(fields: Fields): ReturnedEntry {
 function held(fields: Fields): HeldEntry {
   return ended(fields, {
     ...{ lane: lane(fields), sequence: sequence(fields, 'sequence'), attempt: fields.integer('attempt', 0) },
-    until: neededTime(fields, 'until'),
+    // Without an end: in flight at QoS 2 to a Session that is not stored.
+    until: fields.time('until') ?? Number.POSITIVE_INFINITY,
     token: fields.text('token'),
-    leaseSeconds: fields.integer('leaseSeconds', 1, LEASE_SECONDS_MAX, LEASE_SECONDS),
+    leaseSeconds: fields.integer('leaseSeconds', 0, LEASE_SECONDS_MAX, LEASE_SECONDS),
     clientId: fields.optionalText('clientId') ?? '',
   })
 }

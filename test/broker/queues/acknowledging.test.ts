@@ -390,6 +390,66 @@ describe('acknowledging', () => {
     expect(disk.world.server.state.sessionsById.size).toBe(0)
   })
 
+  it.each(['$queue/jobs/#', '$share/jobs/jobs/#'])(
+    '22: … nor after a kill, without a stored Session: %s',
+    async (filter) => {
+      const disk = await DiskWorld.make(jobs())
+      const a = await disk.connect('a')
+      await a.subscribe(filter, 2)
+      const publisher = await disk.connect('p')
+      for (const payload of ['x', 'y']) {
+        await publisher.send({ cmd: 'publish', topic: 'jobs/a', payload, qos: 2, messageId: 1 })
+        await publisher.send({ cmd: 'pubrel', messageId: 1 })
+        await disk.settle()
+        // The first is acknowledged, so the window is 2, and 'y' is in flight alone.
+        const [message] = publishes(a)
+        expect(message!.line).toMatch(payload)
+        if (payload === 'x') await a.send({ cmd: 'pubrec', messageId: message!.id })
+      }
+      await disk.kill()
+      const b = await disk.connect('b')
+      await b.subscribe(filter, 2)
+      await disk.settle()
+      expect(lines(b)).toEqual([])
+      const reader = await disk.connect('reader')
+      await reader.subscribe('$queue/jobs.dead/#', 1)
+      await disk.settle()
+      const death = { 'x-death-reason': 'in-doubt', 'x-death-consumer': 'a', 'x-death-count': '1' }
+      const dead = [{ line: '$queue/jobs.dead/jobs/a y 1', user: death }]
+      expect(publishes(reader)).toMatchObject(filter.startsWith('$share') ? [] : dead)
+      // Once: another kill brings nothing back.
+      await disk.kill()
+      const again = await disk.connect('again')
+      await again.subscribe(filter, 2)
+      await disk.settle()
+      expect(lines(again)).toEqual([])
+    },
+  )
+
+  it('22: … nor is it seen before the note of that is durable', async () => {
+    const disk = await DiskWorld.make(jobs())
+    const a = await disk.connect('a')
+    await a.subscribe('$queue/jobs/#', 2)
+    const publisher = await disk.connect('p')
+    await publisher.send({ cmd: 'publish', topic: 'jobs/a', payload: 'x', qos: 1, messageId: 1 })
+    await disk.settle()
+    // It waits in the queue: what is durable would be sent at once.
+    const { link } = a
+    const write = link.write.bind(link)
+    const committed: number[] = []
+    link.write = (chunks, bytes) => {
+      committed.push(disk.store.committedSequence)
+      write(chunks, bytes)
+    }
+    const [message] = publishes(a)
+    const before = disk.store.openSequence
+    await a.send({ cmd: 'pubrec', messageId: message!.id, reasonCode: 0x97 })
+    await disk.world.pass(1)
+    await disk.settle()
+    expect(lines(a)).toEqual(['$queue/jobs/jobs/a x 2'])
+    expect(committed.at(-1)).toBeGreaterThan(before)
+  })
+
   it('22: … and by a Shared Subscription it is discarded [MQTT-4.8.2-5]', async () => {
     const world = await inMemory(jobs())
     const a = await world.connect('a', lasting(2))
