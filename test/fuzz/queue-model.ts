@@ -105,6 +105,8 @@ export class Model {
   isPaused = false
   /** Ids and when they were taken, the oldest first. */
   #ids: { readonly id: string; readonly takenAt: number }[] = []
+  /** The same with those that were forgotten early, as their records name them. */
+  #recordedIds: { readonly id: string; readonly takenAt: number }[] = []
   /** The end of each lane when a purge began that is not over; 0 for none. */
   purgeTo: number[]
   /** Counts of what happened, for the outcome of a play. */
@@ -138,7 +140,9 @@ export class Model {
 
   /** A message with this id was taken. */
   remember(id: string): void {
-    this.#ids.push({ id, takenAt: this.#now })
+    const taken = { id, takenAt: this.#now }
+    this.#ids.push(taken)
+    this.#recordedIds.push(taken)
     this.#ids = this.#ids.slice(-this.rules.deduplicateIdsMax)
   }
 
@@ -759,6 +763,8 @@ export class Model {
    * `nobody` stands for those who held what is held.
    */
   crash(nobody: Client): { client: Client; hands: readonly Hand[]; echoes: readonly Hand[] }[] {
+    // A limit that was raised meanwhile has room for ids that were forgotten early: their time is not over.
+    this.#ids = this.#recordedIds.slice(-this.rules.deduplicateIdsMax)
     const kept = this.clients.filter(({ stored }) => stored)
     const left = kept.map((client) => ({ client, hands: client.flights, echoes: client.echoes }))
     for (const item of this.items) {
