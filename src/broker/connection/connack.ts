@@ -15,9 +15,31 @@ export interface Login {
   readonly extras: ConnackExtras
 }
 
+/** An encoded CONNACK of 5.0. */
+export interface Connack5 {
+  readonly bytes: Buffer
+  /** The topic of the client's reply queue that it names; null without one. */
+  readonly replyTopic: string | null
+}
+
+/**
+ * Encodes CONNACK of 5.0 as `acceptedConnack5` does, with the reply queue that the client asks for. Null for
+ * a client before 5.0.
+ */
+export function connackFor(
+  state: ServerState,
+  login: Login,
+  view: ClientView,
+  maximumPacketSize: number,
+): Connack5 | null {
+  if (login.packet.protocolVersion !== 5) return null
+  return acceptedConnack5(state, login, view, maximumPacketSize, replyTopicFor(state, login, view))
+}
+
 /**
  * Encodes CONNACK of 5.0 with Success, without Session Present. `replyTopic` is that of the client's reply
- * queue; null without one.
+ * queue; null without one. Leaves Response Information out if the packet would exceed `maximumPacketSize`:
+ * the Server need not send it (section 3.1.2.11.6). The rest can still be larger.
  */
 export function acceptedConnack5(
   state: ServerState,
@@ -25,7 +47,7 @@ export function acceptedConnack5(
   { clientId, link }: ClientView,
   maximumPacketSize: number,
   replyTopic: string | null,
-): Buffer {
+): Connack5 {
   const { authenticationMethod } = packet
   const properties = connackProperties(state, packet, link, clientId)
   if (authenticationMethod !== undefined) {
@@ -38,15 +60,16 @@ export function acceptedConnack5(
   }
   if (userProperties !== undefined) properties.userProperties = userProperties
   const connack = { sessionPresent: false, reasonCode: Reason.Success, properties }
-  return encodeConnack(connack, 5, maximumPacketSize)!
+  const bytes = encodeConnack(connack, 5, maximumPacketSize)!
+  if (bytes.length <= maximumPacketSize || properties.responseInformation === undefined) {
+    return { bytes, replyTopic }
+  }
+  delete properties.responseInformation
+  return { bytes: encodeConnack(connack, 5, maximumPacketSize)!, replyTopic: null }
 }
 
 /** Returns the topic of the client's reply queue for CONNACK; null if it does not ask, or can have none. */
-export function replyTopicFor(
-  { queues }: ServerState,
-  { packet, extras }: Login,
-  view: ClientView,
-): string | null {
+function replyTopicFor({ queues }: ServerState, { packet, extras }: Login, view: ClientView): string | null {
   if (packet.protocolVersion < 5 || !packet.requestResponseInformation || queues === null) return null
   return extras.responseInformation === undefined ? queues.replyTopic(view) : null
 }

@@ -23,7 +23,7 @@ import { connectionExcess } from '../relief/quotas.ts'
 import { mayPublish } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
-import { acceptedConnack5, type Login, replyTopicFor, sessionExpirySeconds } from './connack.ts'
+import { acceptedConnack5, type Connack5, connackFor, type Login, sessionExpirySeconds } from './connack.ts'
 import {
   authenticateAnonymous,
   boundClientId,
@@ -305,22 +305,18 @@ export class Handshake implements AuthenticationSink, LateClient {
     // Encoded before anything is done; whether a Session is present changes a bit, not the size.
     const { maximumPacketSize } = this.#sender
     const { view } = this.#connection
-    const replyTopic = replyTopicFor(this.#state, login, view)
-    const connack5 =
-      login.packet.protocolVersion === 5
-        ? acceptedConnack5(this.#state, login, view, maximumPacketSize, replyTopic)
-        : null
-    if (connack5 !== null && connack5.length > maximumPacketSize) {
-      this.#limited('clientMaximumPacketSize', `CONNACK has ${connack5.length} bytes`)
+    const connack5 = connackFor(this.#state, login, view, maximumPacketSize)
+    if (connack5 !== null && connack5.bytes.length > maximumPacketSize) {
+      this.#limited('clientMaximumPacketSize', `CONNACK has ${connack5.bytes.length} bytes`)
       // [MQTT-3.1.2-24]
       this.#connection.close('server', Reason.PacketTooLarge, 'CONNACK exceeds Maximum Packet Size')
       return
     }
-    this.#letIn(login, connack5, replyTopic)
+    this.#letIn(login, connack5)
   }
 
   /** Lets the client in: its Session, its Will and CONNACK, in one step and one block. */
-  #letIn(login: Login, encoded5: Buffer | null, replyTopic: string | null): void {
+  #letIn(login: Login, encoded5: Connack5 | null): void {
     const { packet, user } = login
     const { view, parts } = this.#connection
     const expirySeconds = sessionExpirySeconds(this.#state, packet)
@@ -339,12 +335,12 @@ export class Handshake implements AuthenticationSink, LateClient {
     this.#tellOpened(packet, present)
     if (present) parts.subscribing.reconsider(view, session)
     // CONNACK promises the creation, resumption or deletion of a Session, and the Will.
-    const hasReply = replyTopic === null || this.#state.queues!.openReply(view)
+    const hasReply = encoded5?.replyTopic == null || this.#state.queues!.openReply(view)
     const connack5 = hasReply
       ? encoded5
       : acceptedConnack5(this.#state, login, view, this.#sender.maximumPacketSize, null)
-    if (present && connack5 !== null) setSessionPresent(connack5)
-    this.#sender.connack(connack5 ?? acceptedBefore5(packet.protocolVersion, present))
+    if (present && connack5 !== null) setSessionPresent(connack5.bytes)
+    this.#sender.connack(connack5?.bytes ?? acceptedBefore5(packet.protocolVersion, present))
     this.#deliverFrom(session, packet)
   }
 

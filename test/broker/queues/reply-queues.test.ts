@@ -31,6 +31,14 @@ function infoOf(client: TestClient): string | undefined {
   return connack?.cmd === 'connack' ? connack.properties?.responseInformation : undefined
 }
 
+/** The bytes of the CONNACK for a client that asks, with a Maximum Packet Size if one is given. */
+async function connackBytes(world: World, clientId: string, maximumPacketSize?: number): Promise<number> {
+  const properties = maximumPacketSize === undefined ? {} : { maximumPacketSize }
+  const { link } = await world.connect(clientId, asking(null, { properties }))
+  expect(link.destroyed || link.ended).toBe(false)
+  return Buffer.concat(link.raw).length
+}
+
 async function put(client: TestClient, clientId: string, payload: string): Promise<number> {
   const [puback] = await client.publish(`$queue/reply.${clientId}`, payload, 1)
   return puback?.cmd === 'puback' ? Number(puback.reasonCode) : -1
@@ -127,6 +135,20 @@ describe('a reply queue', () => {
     })
     expect(found.origin).toBe('use')
     expect(world.server.queues!.definitions.byUse).toBe(3)
+  })
+
+  it('is left out of a CONNACK that would exceed Maximum Packet Size, and is not made', async () => {
+    const world = await inMemory()
+    const bytes = await connackBytes(world, 'r2')
+    expect(await connackBytes(world, 'r3', bytes)).toBe(bytes)
+    // The property's identifier, its length, and `$queue/reply.r4`.
+    expect(await connackBytes(world, 'r4', bytes - 1)).toBe(bytes - 18)
+    expect(queue(world, 'r3')).toBeDefined()
+    expect(queue(world, 'r4')).toBe(undefined)
+    // It is open, and may make its queue by name.
+    const small = await world.connect('r5', asking(null, { properties: { maximumPacketSize: bytes - 1 } }))
+    expect(infoOf(small)).toBe(undefined)
+    expect(await small.subscribe('$queue/reply.r5', 1)).toBe(1)
   })
 
   it('is made by its client’s SUBSCRIBE, before 5.0 too, without any right', async () => {
