@@ -10,6 +10,7 @@ import type { Access } from './access.ts'
 import type { Accounts, GeneratedFor, UserView } from './accounts.ts'
 import { AccountsError, type Role } from './accounts-file.ts'
 import type { Decision, Request } from './decision.ts'
+import { decideReply, type ReplyRules } from './reply-rights.ts'
 
 /** The commands that need only the accounts. */
 export const ACCOUNT_COMMANDS = [
@@ -154,14 +155,20 @@ function onlyOne([name = '', ...others]: readonly string[]): string {
   )
 }
 
-/** Answers `explain access` with the rule that decides. Throws AccountsError for an invalid question. */
-export function explainAccess(access: Access, parameters: Parameters): Decision {
+/**
+ * Answers `explain access` with the rule that decides. `queues` is null without queues. Throws AccountsError
+ * for an invalid question.
+ */
+export function explainAccess(access: Access, queues: ReplyRules | null, parameters: Parameters): Decision {
   const { user, client } = parameters
   const identity = {
     userName: typeof user === 'string' ? user : null,
     clientId: typeof client === 'string' ? client : '',
   }
-  return access.explain(identity, requestOf(parameters))
+  const request = requestOf(parameters)
+  const isDisabled = access.accounts?.user(identity.userName ?? '')?.disabled === true
+  const ofReply = isDisabled ? null : decideReply(queues, identity, request)
+  return ofReply ?? access.explain(identity, request)
 }
 
 function requestOf({ action, topic, qos, retain }: Parameters): Request {

@@ -230,6 +230,12 @@ export function isReplyName(name: string): boolean {
   return name.startsWith(REPLY_PREFIX)
 }
 
+/** Returns the name of a client's reply queue; null if its Client Identifier cannot be part of a name. */
+export function replyName(clientId: string): string | null {
+  const name = `${REPLY_PREFIX}${clientId}`
+  return clientId !== '' && isQueueName(name) && isReplyName(name) && !isDeadLetterName(name) ? name : null
+}
+
 /** Whether only the Server publishes to this topic: all of `$SYS` except the states of bridges. */
 export function isServerTopic(topic: string): boolean {
   if (!topic.startsWith('$SYS')) return false

@@ -160,7 +160,8 @@ export function accessCommands(
 ): Readonly<Record<string, ControlCommand>> {
   const { accounts } = access
   const commands: Record<string, ControlCommand> = {
-    'explain access': (parameters) => explainAccess(access, parameters),
+    'explain access': (parameters) =>
+      explainAccess(access, server.queues?.definitions.options ?? null, parameters),
   }
   for (const name of ACCOUNT_COMMANDS) {
     commands[name] = async (parameters) => {

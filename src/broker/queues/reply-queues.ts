@@ -5,7 +5,7 @@
  */
 
 import { Reason } from '../../mqtt/reason.ts'
-import { isDeadLetterName, isQueueName, isReplyName, REPLY_PREFIX } from '../../mqtt/server-topics.ts'
+import { REPLY_PREFIX, replyName } from '../../mqtt/server-topics.ts'
 import { replyProperties } from '../../queue/queue-options.ts'
 import { ownershipOf } from '../boundary/ownership.ts'
 import type { ClientView, Owner } from '../boundary/policy.ts'
@@ -107,12 +107,6 @@ export class ReplyQueues {
     if (oldest !== null) this.#end(oldest)
     return oldest !== null
   }
-}
-
-/** Returns the name of a client's reply queue; null if its Client Identifier cannot be part of a name. */
-export function replyName(clientId: string): string | null {
-  const name = `${REPLY_PREFIX}${clientId}`
-  return clientId !== '' && isQueueName(name) && isReplyName(name) && !isDeadLetterName(name) ? name : null
 }
 
 function isSame(

@@ -16,6 +16,7 @@ import {
 } from '../../access/account-commands.ts'
 import { Accounts, CLIENT_ROLE, type UserView } from '../../access/accounts.ts'
 import type { Decision } from '../../access/decision.ts'
+import type { ReplyRules } from '../../access/reply-rights.ts'
 import { ask, brokerAnswers } from '../../admin/control-client.ts'
 import type { Matches } from '../../admin/matches.ts'
 import { printable } from '../../observe/printable.ts'
@@ -184,6 +185,7 @@ function sessionsText({ count, names, messages }: Matches, whose: string): strin
 export async function explain(
   directory: string,
   options: AccessOptions,
+  queues: ReplyRules,
   command: ExplainCommand,
 ): Promise<string> {
   const { user, client, action, topic, qos, retain } = command
@@ -191,7 +193,7 @@ export async function explain(
   const decision = (
     (await brokerAnswers(directory))
       ? await ask(directory, 'explain access', parameters)
-      : await explainHere(directory, options, parameters)
+      : await explainHere(directory, options, queues, parameters)
   ) as Decision
   if (command.json) return JSON.stringify(decision)
   const who = user === undefined ? 'an anonymous client' : `user '${printable(user)}'`
@@ -215,10 +217,11 @@ async function changeFiles(
 async function explainHere(
   directory: string,
   options: AccessOptions,
+  queues: ReplyRules,
   parameters: Readonly<Record<string, unknown>>,
 ): Promise<Decision> {
   const access = await Access.open(options, directory, { changed() {}, failed() {}, busy() {}, guesses() {} })
-  return explainAccess(access, parameters)
+  return explainAccess(access, queues, parameters)
 }
 
 /** Joins the words of a rule, which may be given as one word or as several. */

@@ -27,8 +27,8 @@ export const commands = [
 `,
     parse: (_, values) => ({ location: locationOf(values), request: explainRequest(values) }),
     run: async (context, { location, request }) => {
-      const { data, access } = configOf(context, location)
-      return done(context, await explain(data.directory, access, request))
+      const { data, access, queues } = configOf(context, location)
+      return done(context, await explain(data.directory, access, queues, request))
     },
   }),
 ]

@@ -19,6 +19,7 @@ import {
 } from '../../../src/cli/actions/account-commands.ts'
 import { parseCommandLine } from '../../../src/cli/command-line.ts'
 import { createBroker } from '../../../src/godwit.ts'
+import { DEFAULT_QUEUE_OPTIONS } from '../../../src/queue/queue-options.ts'
 
 let root: string
 let data: string
@@ -35,7 +36,8 @@ const nobody: SecretSource = { stdin: Readable.from([]), askSecret: null }
 async function run(words: readonly string[], secrets: SecretSource = nobody): Promise<string> {
   const { command, request: parsed } = await parseCommandLine(words)
   const { request } = parsed as { readonly request: AccountsCommand | ExplainCommand }
-  if (command.name === 'explain access') return explain(data, DEFAULT_ACCESS, request as ExplainCommand)
+  if (command.name === 'explain access')
+    return explain(data, DEFAULT_ACCESS, DEFAULT_QUEUE_OPTIONS, request as ExplainCommand)
   return changeAccounts(data, request as AccountsCommand, secrets)
 }
 
@@ -116,6 +118,11 @@ describe('with a broker and without one', () => {
     ['explain', 'access', '--publish', 'a'],
     ['explain', 'access', '--declare', '$q/jobs'],
     ['explain', 'access', '--user', 'alice', '--publish', '$ack/jobs/0a.1.tag'],
+    ['explain', 'access', '--user', 'alice', '--client', 'c1', '--subscribe', '$q/reply.c1;prefetch=5/#'],
+    ['explain', 'access', '--user', 'alice', '--client', 'c2', '--subscribe', '$queue/reply.c1'],
+    ['explain', 'access', '--user', 'alice', '--publish', '$queue/reply.c1/x', '--qos', '1'],
+    ['explain', 'access', '--user', 'alice', '--publish', '$ack/reply.c1/0a.1.tag'],
+    ['explain', 'access', '--user', 'alice', '--client', 'c1', '--declare', '$queue/reply.c1'],
     ['user', 'remove', 'alice'],
     ['role', 'remove', 'sensor'],
   ]
@@ -164,6 +171,16 @@ describe('with a broker and without one', () => {
         'if allow_anonymous of the listener accepts it',
       "denied: user 'alice' may not publish $ack/jobs/0a.1.tag\n" +
         'decided by access.default: auto: there are rules, and none allows it',
+      "allowed: user 'alice' may subscribe $q/reply.c1;prefetch=5/#\n" +
+        "decided by the broker: a reply queue is consumed by the client 'c1' alone, without any right",
+      "denied: user 'alice' may not subscribe $queue/reply.c1\n" +
+        "decided by the broker: a reply queue is consumed by the client 'c1' alone, without any right",
+      "allowed: user 'alice' may publish $queue/reply.c1/x\n" +
+        'decided by queues.reply_open: every client may publish to reply queues',
+      "denied: user 'alice' may not publish $ack/reply.c1/0a.1.tag\n" +
+        "decided by the broker: a reply queue is consumed by the client 'c1' alone, without any right",
+      "allowed: user 'alice' may declare $queue/reply.c1\n" +
+        "decided by the broker: a reply queue is made for the client 'c1' alone, without the right declare",
       'user alice removed',
       'role sensor removed',
     ])
@@ -171,7 +188,7 @@ describe('with a broker and without one', () => {
       'user-added alice: roles client',
       'role-added sensor: added allow publish sensors/%u/# qos 0-1',
     ])
-    expect(told).toHaveLength(words.length - 8)
+    expect(told).toHaveLength(words.length - 13)
   })
 
   test('refusals come with advice', async () => {
