@@ -55,6 +55,8 @@ export class StoreRecovery {
   readonly #parts: RecoveryParts
   readonly #fatal: (error: Error) => void
   #isUnderWay = false
+  /** The failure that was handled last. */
+  #latest: StoreError | null = null
   #idOf: IdOf = () => null
   /** Groups of the store where queues are not enabled, as they are written again. */
   readonly #resting = new Map<number, GroupState>()
@@ -241,6 +243,9 @@ export class StoreRecovery {
   failed(cause: unknown): void {
     const error =
       cause instanceof StoreError ? cause : new StoreError('io', String(cause), 'See the log.', { cause })
+    // The store tells it, and so does whoever waited for it.
+    if (error === this.#latest) return
+    this.#latest = error
     this.#state.events.emit('storeFailed', { error })
     this.#parts.durability.failed(error)
     // After a full disk, the state on disk is known to be good. After an I/O error nothing is certain.

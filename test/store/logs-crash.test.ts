@@ -12,12 +12,12 @@ import {
 } from '../../src/store/format/format.ts'
 import { formatOf } from '../../src/store/format/meta.ts'
 import type { LevelStoreOptions } from '../../src/store/level/level-options.ts'
-import type { LevelStore } from '../../src/store/level/level-store.ts'
+import { LevelStore } from '../../src/store/level/level-store.ts'
 import { busyStore, directories } from './busy-store.ts'
 import { killedCopy } from './killed-copy.ts'
 import { actOnLogs, entry, LogModel } from './log-model.ts'
 import { Random } from './model.ts'
-import { type Batch, recordingWriter, replay, withRaw } from './recorded.ts'
+import { type Batch, hookedWriter, recordingWriter, replay, withRaw } from './recorded.ts'
 
 const directory = directories('godwit-logs-crash-')
 
@@ -152,6 +152,43 @@ test('a queue that is consumed as it fills is never written as a segment', async
   expect(puts).toEqual([])
   expect(model.store.logs.memoryBytes).toBeLessThan(300_000)
   await model.store.close()
+})
+
+test('a commit that cannot be written when a segment is read is a failure of the store', async () => {
+  const path = directory()
+  const error = new Error('IO error: 000003.log: Input/output error')
+  let fails = false
+  const openBatch = hookedWriter((_operations, commit) => (fails ? Promise.reject(error) : commit()))
+  const model = new LogModel(
+    new LevelStore({
+      directory: path,
+      sync: true,
+      reserveBytes: 0,
+      residentBytesMax: 64_000_000,
+      redoHalfBytes: 1024 * 1024,
+      openBatch,
+    }),
+  )
+  await model.open()
+  const queue = model.declare('jobs')
+  for (let each = 0; each < 2100; each++) model.append(queue, 0, entry('x'.repeat(200)))
+  await model.commit()
+  const { store } = model
+  const [log] = queue.record.logs
+  // It reads segments that are written.
+  expect((await store.logs.load(log!, 1))?.first).toBe(1)
+  store.logs.forget(log!)
+  // Small commits go to the redo log, and to LevelDB behind it.
+  for (let each = 0; each < 20; each++) {
+    model.append(queue, 0, entry('late'))
+    await model.commit()
+  }
+  fails = true
+  model.append(queue, 0, entry('last'))
+  await model.commit()
+  expect(model.failures).toEqual([])
+  await expect(store.logs.load(log!, 1)).rejects.toMatchObject({ kind: 'io' })
+  expect(model.failures.map((failure) => failure.kind)).toEqual(['io'])
 })
 
 describe('damage', () => {

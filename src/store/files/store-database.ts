@@ -115,9 +115,14 @@ export class StoreDatabase {
     return this.#writeBehind?.isFlushed ?? true
   }
 
-  /** Gives LevelDB all commits. */
+  /** Gives LevelDB all commits. A failure is reported, whoever asked, since they are not written then. */
   async flush(): Promise<void> {
-    await this.#writeBehind?.flush()
+    try {
+      await this.#writeBehind?.flush()
+    } catch (error) {
+      this.backgroundFailed(error)
+      throw error
+    }
   }
 
   /** Notes that a commit was written. */

@@ -71,7 +71,10 @@ export class LogReader {
       this.#logs.cache.add(segment)
       return segment
     } catch (error) {
-      throw storeError(error, directory, 'reading messages back')
+      const failure = storeError(error, directory, 'reading messages back')
+      // Whoever asked may have no use for it any more. It may be a commit that could not be written.
+      this.#database.backgroundFailed(failure)
+      throw failure
     }
   }
 }
