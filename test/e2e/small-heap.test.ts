@@ -188,7 +188,7 @@ function fill(
   packetOf: (n: number) => Buffer,
   atOnce: number,
 ): Promise<number> {
-  return new Promise((resolve, reject) => {
+  return new Promise((resolve) => {
     let sent = 0
     let answered = 0
     let isFull = false
@@ -214,7 +214,8 @@ function fill(
       else if (answered === sent) send()
     })
     socket.on('close', () => resolve(sent))
-    socket.on('error', reject)
+    // What the broker has not read when it closes makes the kernel reset the connection.
+    socket.on('error', () => {})
   })
 }
 
