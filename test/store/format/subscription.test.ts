@@ -35,8 +35,8 @@ describe('a Subscription', () => {
 
   it('with flags of a consumer that this version does not know is not read', () => {
     const value = encodeSubscription({ ...PLAIN, identifier: 0, consumer: { prefetch: null, meta: true } })
-    value[value.length - 1] = 4
-    expect(() => decodeSubscription(new ByteReader(value))).toThrow('flags 4 of a consumer')
+    value[value.length - 1] = 128
+    expect(() => decodeSubscription(new ByteReader(value))).toThrow('flags 128 of a consumer')
   })
 
   it('comes back from its line, without the wishes of a consumer in lines of 0.3', () => {
