@@ -25,7 +25,11 @@ export class Core implements DispatchContext {
   readonly number: number
   rules: Rules
   dispatch: Dispatch
-  readonly lanes: readonly Lane[]
+  /**
+   * Never fewer than there were: one that is not used any more had messages, and its floor must be known to
+   * the next checkpoint.
+   */
+  readonly lanes: Lane[] = []
   /** By lane; null unless a message replaces an older one of its key. */
   readonly lastValues: readonly LastValues[] | null
   readonly members = new Set<Member>()
@@ -53,7 +57,7 @@ export class Core implements DispatchContext {
    * Entries by lane and sequence that may be named by a tag: `lane * 2^48 + sequence` would be no small
    * integer.
    */
-  readonly tagged: readonly Map<number, Entry>[]
+  readonly tagged: Map<number, Entry>[] = []
   readonly pausedMembers = new Set<Member>()
   readonly doubt: Doubt
   /** Those that are gone and hold messages; after a restart, all that held any. */
@@ -65,16 +69,23 @@ export class Core implements DispatchContext {
   #isAwake = false
   #tickAt = Number.POSITIVE_INFINITY
 
-  constructor(context: GroupContext, number: number, rules: GroupRules) {
+  /** `logs` is the number of logs that it has already, if any. */
+  constructor(context: GroupContext, number: number, rules: GroupRules, logs: number) {
     this.context = context
     this.number = number
     this.rules = completeRules(rules)
     this.doubt = new Doubt(this)
     this.dispatch = dispatchOf(this.rules, this, keyOf(this.rules.key))
-    const lanes = Array.from({ length: this.rules.priorities }, (_, lane) => lane)
-    this.lanes = lanes.map((lane) => new Lane(lane, (sequence) => context.segment(lane, sequence)))
-    this.lastValues = this.rules.lastValue ? lanes.map(() => new LastValues()) : null
-    this.tagged = lanes.map(() => new Map<number, Entry>())
+    this.widen(Math.max(logs, this.rules.priorities))
+    this.lastValues = this.rules.lastValue ? this.lanes.map(() => new LastValues()) : null
+  }
+
+  /** Adds empty lanes, up to so many. */
+  widen(lanes: number): void {
+    for (let number = this.lanes.length; number < lanes; number++) {
+      this.lanes.push(new Lane(number, (sequence) => this.context.segment(number, sequence)))
+      this.tagged.push(new Map())
+    }
   }
 
   // ── counts ──────────────────────────────────────────────────────────────────────────────────────────

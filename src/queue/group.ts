@@ -9,6 +9,7 @@ import type { Message } from '../mqtt/message.ts'
 import type { HeldEntry, ReturnedEntry } from '../store/log-store.ts'
 import { Core, heldEntry } from './core.ts'
 import { dispatchOf } from './dispatch/dispatch-of.ts'
+import { DEFAULT_PRIORITY, laneOf } from './dispatch/priority.ts'
 import { explain } from './explain.ts'
 import type { Tag } from './explicit/tag.ts'
 import type { Counts, StateCounts } from './figures.ts'
@@ -35,11 +36,9 @@ import type { Run } from './state/runs.ts'
 
 /** Messages that are handed out or dropped in one turn: then others are served. */
 const WORK_MAX = 512
-/** User Property `priority`: 0 to 9. */
-const PRIORITIES = 10
-const DEFAULT_PRIORITY = 4
-/** Memory of the machine itself, in bytes. */
+/** Memory of the machine itself with one lane, and of any other lane, in bytes. */
 const GROUP_BYTES = 5120
+const LANE_BYTES = 1024
 
 /** The fate of a message that was put in. */
 export type Appended = 'in' | 'duplicate' | 'overflow'
@@ -54,7 +53,7 @@ export class Group {
 
   /** `recovery` is null for a new queue. */
   constructor(context: GroupContext, number: number, rules: GroupRules, recovery: Recovery | null) {
-    const core = new Core(context, number, rules)
+    const core = new Core(context, number, rules, recovery?.logs.length ?? 0)
     this.number = number
     this.#core = core
     this.#handOut = new HandOut(core)
@@ -115,8 +114,7 @@ export class Group {
   }
 
   #laneOf(priority: number | null): number {
-    const { length } = this.#core.lanes
-    return length === 1 ? 0 : Math.floor(((priority ?? DEFAULT_PRIORITY) * length) / PRIORITIES)
+    return laneOf(priority ?? DEFAULT_PRIORITY, this.#core.rules.priorities)
   }
 
   // ── consumers ───────────────────────────────────────────────────────────────────────────────────────
@@ -306,11 +304,15 @@ export class Group {
 
   // ── the operator ────────────────────────────────────────────────────────────────────────────────────
 
-  /** Other properties hold from now on. The number of lanes stays. */
+  /**
+   * Other properties hold from now on. Another number of priorities is for an empty queue; each new lane has
+   * its log.
+   */
   change(rules: GroupRules): void {
     const core = this.#core
     const before = core.rules
-    core.rules = { ...completeRules(rules), priorities: core.lanes.length, lastValue: before.lastValue }
+    core.rules = { ...completeRules(rules), lastValue: before.lastValue }
+    core.widen(core.rules.priorities)
     const { dispatch, key, keyWindow, prefetch } = core.rules
     if (dispatch !== before.dispatch || key !== before.key || keyWindow !== before.keyWindow)
       this.#dispatchAnew()
@@ -431,11 +433,11 @@ export class Group {
 
   /** Memory of all that it keeps, without what is its members' (`Member.bytesHeld`). */
   get bytesHeld(): number {
-    const { entries, inState, formerHeld, dispatch, lastValues } = this.#core
+    const { lanes, entries, inState, formerHeld, dispatch, lastValues } = this.#core
     const held = inState[State.Held]! - formerHeld
     const withMembers = inState[State.Sent]! + inState[State.Loose]! + inState[State.Pinned]! + held
     let bytes = GROUP_BYTES + ENTRY_BYTES * (entries - withMembers) + HANDLE_BYTES * formerHeld
-    bytes += dispatch.bytesHeld + this.#ids.list.bytesHeld
+    bytes += LANE_BYTES * (lanes.length - 1) + dispatch.bytesHeld + this.#ids.list.bytesHeld
     for (const values of lastValues ?? []) bytes += values.bytesHeld
     return bytes
   }

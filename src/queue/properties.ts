@@ -14,6 +14,7 @@ import {
   secondsInWords,
   UNLIMITED,
 } from '../structures/quantity.ts'
+import { DEFAULT_PRIORITY, PRIORITY_MAX, type PriorityRule } from './dispatch/priority.ts'
 import { isResultsTemplate } from './explicit/results.ts'
 
 /** The reasons for which a message can go to the dead letters. */
@@ -32,11 +33,18 @@ export type DeathReason = (typeof DEATH_REASONS)[number]
 /** The most topic filters of one queue. */
 const FILTERS_MAX = 8
 
+/** The most rules for priorities of one queue. */
+const PRIORITY_RULES_MAX = 32
+
 const MIB = 1024 ** 2
 const GIB = 1024 * MIB
 const DAY = 86_400
 
 const FILTERS_TEXT = `a list of up to ${FILTERS_MAX} different topic filters that do not begin with $`
+
+const PRIORITY_RULES_TEXT =
+  `a list of up to ${PRIORITY_RULES_MAX} rules such as { filter: jobs/urgent/#, priority: 9 }, or in text ` +
+  'jobs/urgent/#=9'
 
 const RESULTS_TEXT = 'none, or a topic name in which {topic}, {queue} and {1} to {9} are replaced'
 
@@ -198,6 +206,27 @@ export const QUEUE_PROPERTIES = {
       'drop-oldest for a queue with filters, so that it never hurts the publishers of these topics, ' +
       'and reject for one without.',
   }),
+  priorities: row({
+    default: 1,
+    ...integersOf({ min: 1, max: PRIORITY_MAX + 1 }, ''),
+    says: 'levels of priority, each with its own order; 1 for a queue without priorities',
+    note:
+      `The User Property priority of a message, from 0 to ${PRIORITY_MAX}, says how urgent it is; without ` +
+      `it priority_rules, or else ${DEFAULT_PRIORITY}. It can change while the queue is empty.`,
+  }),
+  priorityRules: row<readonly PriorityRule[]>({
+    default: [],
+    unit: '',
+    allowed: PRIORITY_RULES_TEXT,
+    read: readPriorityRules,
+    says: 'the priorities of messages that name none, by topic: { filter: jobs/urgent/#, priority: 9 }',
+    note: 'The first whose filter matches counts. A rule can be text as well: jobs/urgent/#=9.',
+  }),
+  priorityBurst: row({
+    default: 16,
+    ...messagesOf({ min: 0, max: 1_000_000 }),
+    says: 'messages of higher levels in a row after which the lowest that waits is served once; 0 never',
+  }),
   deduplicateSeconds: row({
     default: 300,
     ...secondsOf({ min: 0, max: 7 * DAY }),
@@ -336,6 +365,11 @@ export function propertiesError(name: string, { filters, deadLetters }: GivenPro
   return isOwn ? `${name} cannot be its own dead letter queue` : null
 }
 
+/** Returns a property, besides `filters`, that would change and can do so only in an empty queue; or null. */
+export function fixedProperty(before: QueueProperties, after: QueueProperties): PropertyName | null {
+  return before.priorities === after.priorities ? null : 'priorities'
+}
+
 /** Returns properties as they are written outside: `Infinity` as `unlimited`, names `like_this`. */
 export function writtenProperties(properties: GivenProperties): Record<string, unknown> {
   const entries = PROPERTY_NAMES.filter((name) => properties[name] !== undefined).map((name) => {
@@ -357,6 +391,27 @@ function readFilters(found: unknown): readonly string[] | undefined {
   const isFilter = (one: unknown): one is string =>
     typeof one === 'string' && !one.startsWith('$') && topicFilterError(one) === null
   return found.every(isFilter) ? found : undefined
+}
+
+function readPriorityRules(found: unknown): readonly PriorityRule[] | undefined {
+  if (!Array.isArray(found) || found.length > PRIORITY_RULES_MAX) return undefined
+  const rules = found.map(readPriorityRule)
+  return rules.every((rule) => rule !== undefined) ? rules : undefined
+}
+
+function readPriorityRule(found: unknown): PriorityRule | undefined {
+  if (typeof found === 'string') {
+    const equals = found.lastIndexOf('=')
+    const priority = found.slice(equals + 1)
+    if (equals < 1 || !/^\d$/.test(priority)) return undefined
+    return readPriorityRule({ filter: found.slice(0, equals), priority: Number(priority) })
+  }
+  if (typeof found !== 'object' || found === null) return undefined
+  const { filter, priority: given, ...rest } = found as Readonly<Record<string, unknown>>
+  const priority = readInteger(given, { min: 0, max: PRIORITY_MAX })
+  const isFilter = typeof filter === 'string' && !filter.startsWith('$') && topicFilterError(filter) === null
+  if (!isFilter || priority === undefined || Object.keys(rest).length > 0) return undefined
+  return { filter, priority }
 }
 
 function readReasons(found: unknown): readonly DeathReason[] | undefined {

@@ -101,7 +101,9 @@ test('every mistake is named with its line and the allowed values', () => {
       /^godwit.yaml:11: queues.declared.8: found "jobs", allowed: a group of keys: name, /,
     ),
     'godwit.yaml:12: queues.patterns: found 7, allowed: a list of queues, each with its name',
-    expect.stringMatching(/^godwit.yaml:13: queues.defaults.filters: unknown key; allowed here: dispatch, /),
+    expect.stringMatching(
+      /^godwit.yaml:13: queues.defaults.filters: unknown key; .*example.yaml lists all \d+ keys of queues.defaults$/,
+    ),
     expect.stringMatching(/^godwit.yaml:14: queues.consumer_max: unknown key; allowed here: enabled, /),
   ])
 })

@@ -315,9 +315,9 @@ export class Model {
   }
 
   #judgeLane(item: Item): void {
-    const { priorityBurst, priorities } = this.rules
+    const { priorityBurst } = this.rules
     // While a lane is read, others are served.
-    if (priorities === 1 || this.#stage().isLazy) return
+    if (this.purgeTo.length === 1 || this.#stage().isLazy) return
     const others = this.items.filter((one) => one.lane !== item.lane && this.takers(one).length > 0)
     const isHigher = others.some((one) => one.lane > item.lane)
     // A lane counts as waiting, too, where nobody who is open may have what is ready in it.
@@ -741,7 +741,8 @@ export class Model {
 
   change(rules: Rules): void {
     const before = this.rules
-    this.rules = { ...rules, priorities: before.priorities, lastValue: before.lastValue }
+    this.rules = { ...rules, lastValue: before.lastValue }
+    while (this.purgeTo.length < rules.priorities) this.purgeTo.push(0)
     this.#ids = this.#ids.slice(-this.rules.deduplicateIdsMax)
     for (const client of this.clients) {
       if (client.options.prefetch === null && rules.prefetch !== before.prefetch) {

@@ -65,7 +65,7 @@ const QUICK: GroupRules = {
   deduplicateSeconds: 5,
 }
 
-/** Numbers of lanes and `lastValue` cannot change, so `change` chooses among worlds that have the same. */
+/** `lastValue` cannot change, and priorities only in an empty queue. */
 const WORLDS: readonly GroupRules[] = [
   QUICK,
   { ...QUICK, dispatch: 'key' },
@@ -358,10 +358,15 @@ class Theatre {
       case 'change': {
         const rules = WORLDS[step.world]!
         const isSame = (rules.priorities ?? 1) === (this.#rules.priorities ?? 1)
-        if (!isSame || (rules.lastValue ?? false) !== (this.#rules.lastValue ?? false)) return
+        if (
+          (!isSame && model.items.length > 0) ||
+          (rules.lastValue ?? false) !== (this.#rules.lastValue ?? false)
+        )
+          return
         this.#hasChanged = true
         this.#rules = rules
         this.#world = step.world
+        this.#stage.log.widen(rules.priorities ?? 1)
         model.change(completeRules(rules))
         group.change(rules)
         return
@@ -438,7 +443,7 @@ class Theatre {
     if (outcome === 'in' && !fits && !isDropping) throw new Error('it is full')
     if (isDropping && !this.#play.lazy && outcome === 'in' && !this.#fits(0, 0))
       throw new Error('too much in it')
-    if (log.count.length !== lanes) throw new Error('lanes')
+    if (group.lanes.length < lanes || group.lanes.length !== log.count.length) throw new Error('lanes')
   }
 
   #fits(size: number, count = 1): boolean {

@@ -34,6 +34,16 @@ test.each([
   ['dead_letters', 'bad.jobs', 'bad.jobs'],
   ['dead_letter_reasons', ['expired', 'expired'], ['expired']],
   ['key', 'property:customer id', 'property:customer id'],
+  ['priorities', 10, 10],
+  [
+    'priority_rules',
+    [{ filter: 'a/#', priority: 9 }, 'b=c/+=0'],
+    [
+      { filter: 'a/#', priority: 9 },
+      { filter: 'b=c/+', priority: 0 },
+    ],
+  ],
+  ['priority_burst', 0, 0],
 ])('%s can be %j', (key, value, read) => {
   expect(Object.values(checkedProperties({ [key]: value }))).toEqual([read])
 })
@@ -52,6 +62,14 @@ test.each([
   ['dead_letters', 'reply.x', 'dead_letters is auto, none or a name'],
   ['dead_letter_reasons', ['lost'], 'dead_letter_reasons is a list of refused, delivery-limit'],
   ['bytes_max', '10 GB', 'bytes_max is bytes, as a number or like 64KiB'],
+  ['priorities', 11, 'priorities is a whole number from 1 to 10'],
+  ['priority_rules', [{ filter: 'a', priority: 10 }], 'priority_rules is a list of up to 32 rules such as'],
+  ['priority_rules', [{ filter: '$SYS/#', priority: 1 }], 'priority_rules is a list of up to 32 rules'],
+  ['priority_rules', [{ filter: 'a' }], 'priority_rules is a list of up to 32 rules such as'],
+  ['priority_rules', [{ filter: 'a', priority: 1, lane: 1 }], 'priority_rules is a list of up to 32 rules'],
+  ['priority_rules', ['a'], 'priority_rules is a list of up to 32 rules such as'],
+  ['priority_rules', ['=1'], 'priority_rules is a list of up to 32 rules such as'],
+  ['priority_rules', Array.from({ length: 33 }, () => 'a=1'), 'priority_rules is a list of up to 32 rules'],
   ['share', 'yes', 'share is true or false'],
   ['last_value', true, 'last_value is no property of a queue'],
   ['bytesMax', 5000, 'bytesMax is no property of a queue'],

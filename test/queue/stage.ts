@@ -43,7 +43,12 @@ export class Log {
   isPaused = false
 
   constructor(lanes: number) {
-    for (let lane = 0; lane < lanes; lane++) {
+    this.widen(lanes)
+  }
+
+  /** Adds empty lanes, up to so many. */
+  widen(lanes: number): void {
+    for (let lane = this.messages.length; lane < lanes; lane++) {
       this.messages.push([])
       this.times.push([])
       this.settled.push(new Runs())

@@ -5,10 +5,12 @@ import {
   checkedProperties,
   deadLetterQueue,
   declarationError,
+  fixedProperty,
   type GivenProperties,
   PropertyError,
   propertiesError,
   propertiesOf,
+  propertyKey,
   type QueueProperties,
   writtenProperties,
 } from '../../queue/properties.ts'
@@ -128,15 +130,22 @@ export class Definitions implements QueueEnvironment {
     const numbers = {
       definition: logs.takeNumber(),
       group: logs.takeNumber(),
-      logs: [logs.takeNumber()],
+      logs: this.#logsFor(wanted.properties, []),
     }
     const definition = { ...wanted, numbers, tagSecret: this.#newSecret() }
-    logs.putDefinition(numbers.definition, this.#recordOf(definition, false))
+    this.#put(definition, false)
     logs.putGroup(numbers.group, { definition: numbers.definition, kind: 'queue', name: '', filter: '' })
     const queue = this.#add(new Queue(this, definition, null))
     this.changes.takeMembers(queue)
     this.state.events.emit('queueDeclared', { queue: name, by })
     return queue
+  }
+
+  /** Returns a log for each lane: those that there are, and new ones. */
+  #logsFor({ priorities }: QueueProperties, before: readonly number[]): readonly number[] {
+    const { logs } = this.state.store
+    const missing = Math.max(0, priorities - before.length)
+    return [...before, ...Array.from({ length: missing }, () => logs.takeNumber())]
   }
 
   /** Declarations of the operator, and dead letter queues, must not fail for those of clients. */
@@ -176,13 +185,18 @@ export class Definitions implements QueueEnvironment {
   }
 
   record(queue: Queue): void {
-    const { definition } = queue.numbers
-    this.state.store.logs.putDefinition(definition, this.#recordOf(queue, queue.isPaused))
+    this.#put(queue, queue.isPaused)
+  }
+
+  #put(definition: QueueDefinition, isPaused: boolean): void {
+    const record = this.#recordOf(definition, isPaused)
+    this.state.store.logs.putDefinition(definition.numbers.definition, record)
   }
 
   /**
    * Gives a queue other properties, from the next message on; or says why it cannot. With other filters it
-   * has to be empty: the topics of its messages would not match its consumers' filters [MQTT-3.3.2-3].
+   * has to be empty: the topics of its messages would not match its consumers' filters [MQTT-3.3.2-3]. So it
+   * has with other priorities: the places of its messages belong to lanes.
    */
   change(
     queue: Queue,
@@ -196,8 +210,12 @@ export class Definitions implements QueueEnvironment {
     const error = propertiesError(queue.name, properties)
     if (error !== null) return { reasonCode: Reason.TopicFilterInvalid, reason: error }
     const isSame = before.length === after.length && after.every((filter) => before.includes(filter))
-    if (!isSame && queue.group.states.messages > 0) {
-      const reason = `queue ${queue.name} has messages, so its filters stay ${before.join(', ') || 'none'}`
+    const fixed = fixedProperty(queue.properties, properties)
+    const stays = isSame
+      ? fixed && `${propertyKey(fixed)} cannot change`
+      : `filters stay ${before.join(', ') || 'none'}`
+    if (stays !== null && queue.group.states.messages > 0) {
+      const reason = `queue ${queue.name} has messages, so its ${stays}`
       return { reasonCode: Reason.TopicFilterInvalid, reason }
     }
     if (queue.shareFilter !== null) this.changes.giveMembersBack(queue)
@@ -209,8 +227,11 @@ export class Definitions implements QueueEnvironment {
       this.owners.removed(queue)
       queue.origin = origin
     }
-    queue.change(properties)
+    queue.properties = properties
+    queue.numbers = { ...queue.numbers, logs: this.#logsFor(properties, queue.numbers.logs) }
+    // The store has to know the logs of new lanes before the machine asks for them.
     this.record(queue)
+    queue.changed()
     this.changes.endConsumers(queue, 'unfitting', `queue ${queue.name} takes other messages now`)
     this.changes.takeMembers(queue)
     this.state.events.emit('queueChanged', { queue: queue.name, by })
@@ -274,18 +295,21 @@ export class Definitions implements QueueEnvironment {
       const stored = JSON.parse(record.properties) as Record<string, unknown>
       const { [TAG_SECRET]: secret, [REPLY_TO]: replyTo, ...found } = stored
       const isKnown = typeof secret === 'string'
+      const properties = this.#readProperties(record.name, found, notices)
+      // An import may have fewer lanes than priorities.
+      const logs = this.#logsFor(properties, record.logs)
       const definition = {
         name: record.name,
-        numbers: { definition: number, group: group.number, logs: record.logs },
+        numbers: { definition: number, group: group.number, logs },
         origin: record.origin,
         owner: record.owner === null ? null : this.state.usage.ownerOf(record.owner),
-        properties: this.#readProperties(record.name, found, notices),
+        properties,
         tagSecret: isKnown ? secret : this.#newSecret(),
         replyTo: readOwner(replyTo),
       }
-      const queue = this.#add(new Queue(this, definition, { isPaused: record.paused, group }))
-      // Earlier versions had none.
-      if (!isKnown) this.record(queue)
+      // Earlier versions had no secret.
+      if (!isKnown || logs.length > record.logs.length) this.#put(definition, record.paused)
+      this.#add(new Queue(this, definition, { isPaused: record.paused, group }))
     }
     return notices
   }

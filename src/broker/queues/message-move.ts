@@ -74,11 +74,11 @@ export class MessageMove {
     return moved
   }
 
-  /** Visits the messages, the oldest first; a commit follows each slice. Resolves with their number. */
+  /** Visits the messages in order, from the highest lane down; a commit follows each slice. Resolves with their number. */
   async #walk(visit: Visit): Promise<number> {
     const { logs } = this.#state.store
     let visited = 0
-    for (const [lane, { floor }] of [...this.#source.group.lanes].entries()) {
+    for (const [lane, { floor }] of [...this.#source.group.lanes.entries()].reverse()) {
       const log = this.#source.numbers.logs[lane]!
       for (let from = floor; from < this.#ends[lane]! && visited < this.#which.limit; ) {
         const segment = logs.segment(log, from) ?? (await logs.load(log, from))

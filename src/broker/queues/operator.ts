@@ -6,10 +6,12 @@ import { WAIT_BUCKETS_MS, type Waits } from '../../queue/figures.ts'
 import type { Group } from '../../queue/group.ts'
 import {
   declarationError,
+  fixedProperty,
   type GivenProperties,
   PROPERTY_NAMES,
   propertiesError,
   propertiesOf,
+  propertyKey,
   type QueueProperties,
 } from '../../queue/properties.ts'
 import { propertiesByName, type QueueOptions } from '../../queue/queue-options.ts'
@@ -116,7 +118,7 @@ export class Operator implements QueueOperator {
   async peek(name: string, limit: number, state: QueuedState | null): Promise<readonly QueuedMessage[]> {
     const queue = this.#queue(name)
     const found: QueuedMessage[] = []
-    for (const [lane, { floor }] of queue.group.lanes.entries()) {
+    for (const [lane, { floor }] of [...queue.group.lanes.entries()].reverse()) {
       const log = queue.numbers.logs[lane]!
       for (let from = floor; found.length < limit; ) {
         const { logs } = this.#state.store
@@ -197,6 +199,7 @@ export class Operator implements QueueOperator {
     const error = propertiesError(name, properties)
     if (error !== null) throw new QueueRefusal(error, 'Choose other properties.')
     if (!isSame(properties.filters, queue.properties.filters)) expectFilterChange(queue, properties, force)
+    expectEmpty(queue, properties)
     this.#begin()
     const refusal = this.#definitions.change(
       queue,
@@ -400,6 +403,17 @@ function expectOwn({ name, origin }: Queue, what: string): void {
   throw new QueueRefusal(
     `queue ${name} stands in the configuration, and is ${what} there`,
     'Edit the file, then: godwit reload.',
+  )
+}
+
+/** Throws QueueRefusal if a property would change that can do so only in an empty queue. */
+function expectEmpty({ name, group, properties }: Queue, after: QueueProperties): void {
+  const { messages } = group.states
+  const fixed = fixedProperty(properties, after)
+  if (messages === 0 || fixed === null) return
+  throw new QueueRefusal(
+    `queue ${name} has ${counted(messages, 'message')}; ${propertyKey(fixed)} can change only while it is empty`,
+    'Let consumers take them, or move them first: godwit queue move.',
   )
 }
 

@@ -42,7 +42,6 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   readonly #owner: OwningQueue
   readonly #state: ServerState
   readonly #logs: LogStore
-  readonly #logNumbers: readonly number[]
   readonly #number: number
   readonly #tags: TagKey
   /** Lanes whose next segment is being read. */
@@ -59,10 +58,9 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     this.#owner = owner
     this.#state = state
     this.#logs = state.store.logs
-    this.#logNumbers = owner.numbers.logs
     this.#number = owner.numbers.group
     this.#tags = new TagKey(state.host, owner.tagSecret)
-    this.#safeNext = this.#logNumbers.map((log) => this.#logs.log(log).next)
+    this.#safeNext = this.#owner.numbers.logs.map((log) => this.#logs.log(log).next)
   }
 
   get name(): string {
@@ -88,22 +86,22 @@ export class QueueContext implements GroupContext, ConsumedQueue {
     const { openSequence, committedSequence } = this.#state.store
     if (openSequence !== this.#block) {
       if (committedSequence >= this.#block) {
-        for (let at = 0; at < this.#safeNext.length; at++) {
-          this.#safeNext[at] = this.#logs.log(this.#logNumbers[at]!).next
-        }
+        const { logs } = this.#owner.numbers
+        for (let at = 0; at < logs.length; at++) this.#safeNext[at] = this.#logs.log(logs[at]!).next
       }
       this.#block = openSequence
     }
-    return this.#logs.append(this.#logNumbers[lane]!, message, message.expiresAt)
+    return this.#logs.append(this.#owner.numbers.logs[lane]!, message, message.expiresAt)
   }
 
   durableAt(lane: number, sequence: number): number {
     if (this.#state.store.committedSequence >= this.#block) return 0
-    return sequence < this.#safeNext[lane]! ? 0 : this.#block
+    // A lane that was added meanwhile has nothing that is safe.
+    return sequence < (this.#safeNext[lane] ?? 0) ? 0 : this.#block
   }
 
   enqueuedAt(lane: number, sequence: number): number {
-    const cursor = this.#logs.segment(this.#logNumbers[lane]!, sequence)?.from(sequence)
+    const cursor = this.#logs.segment(this.#owner.numbers.logs[lane]!, sequence)?.from(sequence)
     return cursor?.next() === true ? cursor.appendedWall : this.#state.host.wallNow()
   }
 
@@ -112,7 +110,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   }
 
   segment(lane: number, sequence: number): LogSegment | null {
-    const log = this.#logNumbers[lane]!
+    const log = this.#owner.numbers.logs[lane]!
     const found = this.#logs.segment(log, sequence)
     if (found !== null) return found
     if (!this.#reading.has(lane)) this.#load(lane, log, sequence)
@@ -136,7 +134,7 @@ export class QueueContext implements GroupContext, ConsumedQueue {
   }
 
   *expiring(lane: number, now: number): Iterable<Run> {
-    const log = this.#logNumbers[lane]!
+    const log = this.#owner.numbers.logs[lane]!
     let from = 0
     for (;;) {
       const first = this.#logs.expiring(log, from, now)

@@ -166,9 +166,12 @@ export interface QueueOperator {
   purge(name: string, by: string): Promise<number>
   pause(name: string): Promise<void>
   resume(name: string): Promise<void>
-  /** Reads messages, the oldest first, without changing anything. */
+  /** Reads messages in order, the highest priority first, without changing anything. */
   peek(name: string, limit: number, state: QueuedState | null): Promise<readonly QueuedMessage[]>
-  /** Moves messages that no consumer holds to another queue, the oldest first; resolves with their number. */
+  /**
+   * Moves messages that no consumer holds to another queue, in order and the highest priority first; resolves
+   * with their number.
+   */
   move(from: string, to: string, which: MoveSelection): Promise<number>
   /** Moves dead letters back to the queues that they came from, or to `to`. */
   replay(from: string, to: string | null, which: MoveSelection): Promise<number>

@@ -1,6 +1,7 @@
 /** HOT. One queue: its definition, its machine and its consumers. It is an inlet of Routes. */
 import { Message } from '../../mqtt/message.ts'
 import { isDeadLetterName, QUEUED_TOPIC_BYTES_MAX } from '../../mqtt/server-topics.ts'
+import { priorityOf } from '../../queue/dispatch/priority.ts'
 import { Group } from '../../queue/group.ts'
 import type { Death } from '../../queue/group-context.ts'
 import { keyOf } from '../../queue/key-of.ts'
@@ -57,7 +58,7 @@ export interface RecoveredQueue {
 
 export class Queue implements Inlet, OwningQueue {
   readonly name: string
-  readonly numbers: QueueNumbers
+  numbers: QueueNumbers
   readonly group: Group
   readonly context: QueueContext
   readonly consumers = new Set<QueueConsumer>()
@@ -169,7 +170,7 @@ export class Queue implements Inlet, OwningQueue {
     if (message.topic.byteLength > QUEUED_TOPIC_BYTES_MAX) {
       return { detail: `the topic is too long for queue ${this.name}` }
     }
-    const refusal = this.group.refusal(message, null, id)
+    const refusal = this.group.refusal(message, this.#priorityOf(message), id)
     if (refusal === null) return null
     const { limit, max } = refusal
     if (limit === 'size') return { detail: `the message is too large for queue ${this.name} (${max} bytes)` }
@@ -184,7 +185,13 @@ export class Queue implements Inlet, OwningQueue {
     if (this.replyTo === null) this.idleSince = this.#state.now()
     const isShort = message.qos === 0 && (store.refusal !== null || memoryRefusal !== null)
     if (isShort || message.topic.byteLength > QUEUED_TOPIC_BYTES_MAX) this.context.drop('overflow', 1)
-    else this.group.append(this.#withTimeToLive(message), id)
+    else this.group.append(this.#withTimeToLive(message), id, this.#priorityOf(message))
+  }
+
+  /** Null where no priority counts. */
+  #priorityOf(message: Message): number | null {
+    const { priorities, priorityRules } = this.properties
+    return priorities === 1 ? null : priorityOf(message, priorityRules)
   }
 
   /** The earlier of its own expiry and the queue's holds. */
@@ -206,8 +213,8 @@ export class Queue implements Inlet, OwningQueue {
 
   // ── its life ────────────────────────────────────────────────────────────────────────────────────────────
 
-  change(properties: QueueProperties): void {
-    this.properties = properties
+  /** Its properties hold from now on. The store knows the logs of all lanes. */
+  changed(): void {
     this.group.change(this.#rules())
   }
 

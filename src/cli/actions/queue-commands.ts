@@ -184,7 +184,8 @@ function ageOf(seconds: number | null): string | null {
 
 function written(key: string, value: unknown): string {
   if (typeof value === 'number' && key.includes('bytes')) return size(value)
-  return printable(Array.isArray(value) ? value.join(', ') : String(value))
+  const textOf = (one: unknown): string => (typeof one === 'object' ? JSON.stringify(one) : String(one))
+  return printable(Array.isArray(value) ? value.map(textOf).join(', ') : textOf(value))
 }
 
 function counterLines(counters: QueueCounters): (readonly [string, string])[] {
