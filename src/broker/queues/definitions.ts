@@ -212,7 +212,7 @@ export class Definitions implements QueueEnvironment {
     const isSame = before.length === after.length && after.every((filter) => before.includes(filter))
     const fixed = fixedProperty(queue.properties, properties)
     const stays = isSame
-      ? fixed && `${propertyKey(fixed)} cannot change`
+      ? fixed && `${propertyKey(fixed)} cannot change until they are consumed or moved`
       : `filters stay ${before.join(', ') || 'none'}`
     if (stays !== null && queue.group.states.messages > 0) {
       const reason = `queue ${queue.name} has messages, so its ${stays}`
