@@ -240,14 +240,16 @@ describe('other numbers of lanes', () => {
       await disk.kill()
       expect(operator(disk.world).show('box')).toMatchObject({ messages: 0, properties: { priorities } })
       const again = await disk.connect('p')
-      for (const priority of ['0', '3', '9', '6']) await put(again, '$queue/box', priority, priority)
+      for (const priority of ['0', '3', '9', '5', '6']) await put(again, '$queue/box', priority, priority)
       await settle()
       await disk.kill()
-      expect(operator(disk.world).show('box').messages).toBe(4)
+      expect(operator(disk.world).show('box').messages).toBe(5)
+      expect(queue(disk.world, 'box').group.lanes).toHaveLength(10)
       const consumer = await disk.connect('c', lasting())
       await settle()
-      const expected = priorities === 1 ? ['0', '3', '9', '6'] : ['9', '6', '3', '0']
-      expect(await drain(consumer, settle)).toEqual(expected)
+      // 5 and 6 are one level of four, and two of ten.
+      const expected = { 10: ['9', '6', '5', '3', '0'], 4: ['9', '5', '6', '3', '0'] }[priorities]
+      expect(await drain(consumer, settle)).toEqual(expected ?? ['0', '3', '9', '5', '6'])
     }
     expect(queue(disk.world, 'box').numbers.logs).toHaveLength(10)
   })
