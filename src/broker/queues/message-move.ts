@@ -74,7 +74,10 @@ export class MessageMove {
     return moved
   }
 
-  /** Visits the messages in order, from the highest lane down; a commit follows each slice. Resolves with their number. */
+  /**
+   * Visits the messages in order, from the highest lane down; a commit follows each slice. Resolves with
+   * their number.
+   */
   async #walk(visit: Visit): Promise<number> {
     const { logs } = this.#state.store
     let visited = 0

@@ -411,8 +411,9 @@ function expectEmpty({ name, group, properties }: Queue, after: QueueProperties)
   const { messages } = group.states
   const fixed = fixedProperty(properties, after)
   if (messages === 0 || fixed === null) return
+  const what = `${propertyKey(fixed)} can change only while it is empty`
   throw new QueueRefusal(
-    `queue ${name} has ${counted(messages, 'message')}; ${propertyKey(fixed)} can change only while it is empty`,
+    `queue ${name} has ${counted(messages, 'message')}; ${what}`,
     'Let consumers take them, or move them first: godwit queue move.',
   )
 }

@@ -113,7 +113,7 @@ describe('the priority of a message', () => {
     expect(await drain(await worker(world, 'box'))).toEqual(got)
   })
 
-  it('stays among the properties that the consumer gets, and counts for nothing without priorities', async () => {
+  it('arrives with the others, and counts for nothing in a queue without priorities', async () => {
     const world = await inMemory(jobs())
     const producer = await world.connect('p')
     await put(producer, 'jobs/x', 'low', '0')
