@@ -4,6 +4,7 @@ import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Server } from '../../src/broker/server.ts'
 import type { Delivery, Message } from '../../src/mqtt/message.ts'
+import { DEFAULT_QUEUE_OPTIONS } from '../../src/queue/queue-options.ts'
 import { Session } from '../../src/session/session.ts'
 import { type Answer, answers } from './answers.ts'
 import { SEEDS } from './framing.ts'
@@ -60,6 +61,9 @@ const WORLDS: readonly ModelLimits[] = [
 ]
 
 const CLIENTS = 4
+
+/** The model knows no queues, so clients make none: not even for replies. */
+const NO_QUEUES = { ...DEFAULT_QUEUE_OPTIONS, declare: 'operator' } as const
 
 export const session: Target<Play> = {
   name: 'session',
@@ -238,7 +242,8 @@ class Stage {
     const fatal = (error: Error): void => {
       this.#fatal = error
     }
-    this.#server = new Server({ host, store: this.#store, limits: this.#limits, policy: {} }, fatal)
+    const options = { host, store: this.#store, limits: this.#limits, policy: {}, queues: NO_QUEUES }
+    this.#server = new Server(options, fatal)
     const { events } = this.#server.state
     events.on('published', ({ message }) =>
       this.#deeds.push({ did: 'publish', message, publisher: message.publisher }),
