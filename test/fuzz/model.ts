@@ -204,7 +204,8 @@ export class Model {
   readonly #messages = new Map<object, ModelMessage>()
   readonly #original: (message: object) => object
   #count = 0
-  #assigned = 0
+  /** The Client Identifier that the Server assigns next. */
+  assigned = ''
 
   readonly #queued: (clientId: string) => number
   readonly #isUnderWay: (clientId: string) => boolean
@@ -492,7 +493,7 @@ export class Model {
   #connect(connection: ModelConnection, packet: PlainConnect): void {
     connection.version = packet.version
     connection.packetMaximum = packet.packetMaximum ?? Number.POSITIVE_INFINITY
-    const clientId = packet.clientId === '' ? `auto-id${++this.#assigned}` : packet.clientId
+    const clientId = packet.clientId === '' ? this.assigned : packet.clientId
     const refusal = this.#connectRefusal(packet)
     if (refusal !== 0) {
       this.#refuseConnect(connection, refusal)
@@ -500,7 +501,10 @@ export class Model {
     }
     const { sessionExpirySecondsMax, topicAliasOutMaximum, inFlightMax } = this.limits
     const expiry = Math.min(packet.expiry, sessionExpirySecondsMax)
-    const said = this.#connackProperties(packet, clientId)
+    const least = this.#connackProperties(packet, clientId)
+    const whole = [...least, ...responseInformation(packet, clientId)]
+    // What may be left out is left out before the packet grows too large.
+    const said = connackBytes(whole) > connection.packetMaximum ? least : whole
     if (packet.version === 5 && connackBytes(said) > connection.packetMaximum) {
       this.#close(connection, 'lost')
       return
@@ -1426,6 +1430,14 @@ function publishBytes(
   let length = 2 + Buffer.byteLength(fields.topic) + (fields.qos > 0 ? 2 : 0) + fields.payload.length / 2
   if (v5) length += variableBytes(properties) + properties
   return 1 + variableBytes(length) + length
+}
+
+/** The topic of the client's reply queue, if it asks and its Client Identifier can be part of a name. */
+function responseInformation(packet: PlainConnect, clientId: string): [number, string][] {
+  const isName = /^[A-Za-z0-9_.-]{1,58}$/.test(clientId) && !clientId.endsWith('.dead')
+  return packet.responseInformation && isName
+    ? [[26, Buffer.from(`$queue/reply.${clientId}`).toString('hex')]]
+    : []
 }
 
 function connackBytes(said: readonly (readonly [number, number | string])[]): number {

@@ -4,7 +4,6 @@ import { type Limits, limitsWith } from '../../src/broker/boundary/limits.ts'
 import type { Link, LinkHandler, LinkInfo } from '../../src/broker/boundary/link.ts'
 import { Server } from '../../src/broker/server.ts'
 import type { Delivery, Message } from '../../src/mqtt/message.ts'
-import { DEFAULT_QUEUE_OPTIONS } from '../../src/queue/queue-options.ts'
 import { Session } from '../../src/session/session.ts'
 import { type Answer, answers } from './answers.ts'
 import { SEEDS } from './framing.ts'
@@ -61,9 +60,6 @@ const WORLDS: readonly ModelLimits[] = [
 ]
 
 const CLIENTS = 4
-
-/** The model knows no queues, so clients make none: not even for replies. */
-const NO_QUEUES = { ...DEFAULT_QUEUE_OPTIONS, declare: 'operator' } as const
 
 export const session: Target<Play> = {
   name: 'session',
@@ -242,7 +238,7 @@ class Stage {
     const fatal = (error: Error): void => {
       this.#fatal = error
     }
-    const options = { host, store: this.#store, limits: this.#limits, policy: {}, queues: NO_QUEUES }
+    const options = { host, store: this.#store, limits: this.#limits, policy: {} }
     this.#server = new Server(options, fatal)
     const { events } = this.#server.state
     events.on('published', ({ message }) =>
@@ -329,6 +325,8 @@ class Stage {
     // Accepting it was a turn of its own.
     await this.#settle()
     if (bytes.length === 0) return
+    // The Server makes other identifiers as well, but later.
+    this.#model.assigned = `auto-id${this.#ids + 1}`
     // A chunk of its own, which nobody else may have a view of.
     if (!seat.link.over) seat.link.handler?.received(Buffer.from(bytes))
     await this.#settle()
@@ -478,6 +476,8 @@ class Stage {
     }
     await this.run({ do: 'vanish', who: 0 })
     await this.run({ do: 'pass', seconds: 2000 })
+    // Reply queues outlive their clients by a day.
+    await this.run({ do: 'pass', seconds: 70_000 * 2 })
     await this.#durable(Number.POSITIVE_INFINITY)
     await this.#after()
     this.#expectNothingLeft()
