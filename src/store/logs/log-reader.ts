@@ -72,8 +72,8 @@ export class LogReader {
       return segment
     } catch (error) {
       const failure = storeError(error, directory, 'reading messages back')
-      // Whoever asked may have no use for it any more. It may be a commit that could not be written.
-      this.#database.backgroundFailed(failure)
+      // Whoever asked may have no use for it any more. A log that was deleted meanwhile is no failure.
+      if (this.#logs.known(log) !== null) this.#database.backgroundFailed(failure)
       throw failure
     }
   }
