@@ -32,7 +32,7 @@ export interface SegmentEntry {
 }
 
 /** Segments that are stored under one key. */
-class Part {
+export class Part {
   /** Names it on disk: the first sequence of its first segment. */
   readonly key: number
   length = 0
@@ -45,13 +45,44 @@ class Part {
   }
 
   add({ first, end, count, bytes, wall, time, expiry }: SegmentEntry, left: number): void {
+    this.#put(first, end, count * COUNTS + left)
+    this.#describe(bytes, wall, time, expiry)
+  }
+
+  /**
+   * Takes over a stored segment, of which all is left. Returns its end. Makes no object, since a start with
+   * millions of messages reads tens of thousands of segments.
+   */
+  read(reader: ByteReader, before: number): number {
+    const first = before + reader.varint()
+    const end = first + reader.varint()
+    const count = reader.varint()
+    this.#put(first, end, count * COUNTS + count)
+    this.#describe(reader.varint(), reader.f64(), reader.f64(), reader.f64())
+    return end
+  }
+
+  /** Begins a segment, which `#describe` completes. */
+  #put(first: number, end: number, counts: number): void {
     const at = this.length * NUMBERS
     if (at === this.numbers.length) {
       const grown = new Float64Array(Math.min(this.length * 2, PART_SEGMENTS) * NUMBERS)
       grown.set(this.numbers)
       this.numbers = grown
     }
-    this.numbers.set([first, end, count * COUNTS + left, bytes, wall, time, expiry], at)
+    const { numbers } = this
+    numbers[at] = first
+    numbers[at + 1] = end
+    numbers[at + 2] = counts
+  }
+
+  #describe(bytes: number, wall: number, time: number, expiry: number): void {
+    const at = this.length * NUMBERS
+    const { numbers } = this
+    numbers[at + 3] = bytes
+    numbers[at + 4] = wall
+    numbers[at + 5] = time
+    numbers[at + 6] = expiry
     this.length++
     this.live++
   }
@@ -73,17 +104,27 @@ class Part {
     return this.numbers[index * NUMBERS + 2]! % COUNTS
   }
 
+  bytes(index: number): number {
+    return this.numbers[index * NUMBERS + 3]!
+  }
+
+  wall(index: number): number {
+    return this.numbers[index * NUMBERS + 4]!
+  }
+
+  time(index: number): number {
+    return this.numbers[index * NUMBERS + 5]!
+  }
+
   entry(index: number): SegmentEntry {
-    const at = index * NUMBERS
-    const { numbers } = this
     return {
-      first: numbers[at]!,
-      end: numbers[at + 1]!,
+      first: this.first(index),
+      end: this.end(index),
       count: this.count(index),
-      bytes: numbers[at + 3]!,
-      wall: numbers[at + 4]!,
-      time: numbers[at + 5]!,
-      expiry: numbers[at + 6]!,
+      bytes: this.bytes(index),
+      wall: this.wall(index),
+      time: this.time(index),
+      expiry: this.numbers[index * NUMBERS + 6]!,
     }
   }
 }
@@ -136,14 +177,7 @@ export class LogDirectory {
     const part = new Part(key)
     let end = 0
     while (!reader.atEnd) {
-      const first = end + reader.varint()
-      end = first + reader.varint()
-      const count = reader.varint()
-      const entry = {
-        ...{ first, end, count, bytes: reader.varint() },
-        ...{ wall: reader.f64(), time: reader.f64(), expiry: reader.f64() },
-      }
-      part.add(entry, entry.count)
+      end = part.read(reader, end)
       this.segments++
     }
     this.#parts.push(part)
@@ -203,6 +237,17 @@ export class LogDirectory {
   /** Sets what is left of a segment when a store is opened. Returns true if nothing is. */
   recovered({ part, index }: SegmentPlace, left: number): boolean {
     return this.settle({ part, index }, part.left(index) - left)
+  }
+
+  /** One past the last sequence of all segments; 0 without any. */
+  get end(): number {
+    const part = this.#parts[this.#parts.length - 1]
+    return part === undefined || part.length === 0 ? 0 : part.end(part.length - 1)
+  }
+
+  /** The parts as they are now, with segments that are gone. It may be changed meanwhile. */
+  parts(): readonly Part[] {
+    return this.#parts.slice(this.#head)
   }
 
   /** All segments that exist. */

@@ -8,14 +8,14 @@ import type { DamageReport } from '../format/damage.ts'
 import { keyNumber, keyPosition, logKey, Table } from '../format/format.ts'
 import { type JournalRecord, RecordType } from '../format/journal-record.ts'
 import type { LogFlight } from '../format/log-fields.ts'
-import type { Segment as Part } from '../journal/checkpoints.ts'
+import type { Segment as IdPart } from '../journal/checkpoints.ts'
 import type { DefinitionRecord, RecoveredLogs } from '../log-store.ts'
 import { decodeDefinition, decodeGroup } from './definition-record.ts'
 import { GroupBuilder } from './group-builder.ts'
 import { StoredGroup } from './group-checkpoints.ts'
 import { GrowingSegment } from './growing-segment.ts'
 import { Fragment, type Log } from './log.ts'
-import type { SegmentPlace } from './log-directory.ts'
+import type { Part, SegmentPlace } from './log-directory.ts'
 import type { LogTimes } from './log-times.ts'
 import { FRAGMENT, headerOf, Segment } from './segment.ts'
 import type { SettledRuns } from './settled-runs.ts'
@@ -30,7 +30,7 @@ export class LogLoader {
   readonly deleted = new Map<number, readonly number[]>()
   readonly groups = new Map<number, GroupBuilder>()
   /** Parts of remembered ids on disk, by group. */
-  readonly #parts = new Map<number, Part[]>()
+  readonly #parts = new Map<number, IdPart[]>()
   /** The same groups as the store keeps them. */
   readonly stored = new Map<number, StoredGroup>()
   /** Keys that nothing refers to. */
@@ -152,7 +152,7 @@ export class LogLoader {
     this.stored.set(number, stored)
   }
 
-  #partsOf(group: number): Part[] {
+  #partsOf(group: number): IdPart[] {
     let parts = this.#parts.get(group)
     if (parts === undefined) {
       parts = []
@@ -163,8 +163,7 @@ export class LogLoader {
 
   /** Reads the fragments of a log, and makes its growing segment of them. */
   async #fragments(log: Log): Promise<void> {
-    let end = 0
-    for (const { part, index } of log.directory) end = part.end(index)
+    const { end } = log.directory
     const range = { gte: logKey(Table.Log, log.number, end), lt: logKey(Table.Log, log.number + 1, 0) }
     const iterator = this.#db.iterator({ ...range, highWaterMarkBytes: 256 * 1024, fillCache: false })
     try {
@@ -218,16 +217,18 @@ export class LogLoader {
       }
     }
     let expected = runs?.floor ?? 0
-    for (const place of [...log.directory]) {
-      const { first, end, count, bytes, wall, time } = place.part.entry(place.index)
-      missing(expected, first)
-      expected = end
-      log.wall = wall
-      log.time = time
-      const left = runs === null ? count : end - first - runs.countIn(first, end)
-      log.bytes += left === count ? bytes : await this.#bytesLeft(log, place, runs!, group!, lane)
-      log.messages += left === 0 ? 0 : runs === null ? count : end - first - runs.countIn(first, end)
-      if (runs !== null) this.#logs.recoveredSegment(log, place, end - first - runs.countIn(first, end))
+    for (const part of log.directory.parts()) {
+      for (let index = 0; index < part.length; index++) {
+        if (part.left(index) === 0) continue
+        missing(expected, part.first(index))
+        expected = part.end(index)
+        log.wall = part.wall(index)
+        log.time = part.time(index)
+        if (isWhole(part, index, runs)) {
+          log.bytes += part.bytes(index)
+          log.messages += part.left(index)
+        } else await this.#countLeft(log, { part, index }, runs!, group!, lane)
+      }
     }
     for (const fragment of log.fragments) {
       missing(expected, fragment.first)
@@ -240,6 +241,23 @@ export class LogLoader {
     const known = Math.max(this.#grown.get(log.number) ?? 0, group?.nexts[lane] ?? 0)
     log.next = Math.max(1, expected, runs?.end ?? 0, known)
     missing(expected, log.next)
+  }
+
+  /** Counts what is left of a segment of which something is settled. */
+  async #countLeft(
+    log: Log,
+    place: SegmentPlace,
+    runs: SettledRuns,
+    group: GroupBuilder,
+    lane: number,
+  ): Promise<void> {
+    const first = place.part.first(place.index)
+    const end = place.part.end(place.index)
+    log.bytes += await this.#bytesLeft(log, place, runs, group, lane)
+    // A segment that is damaged is settled by now.
+    const left = end - first - runs.countIn(first, end)
+    log.messages += left
+    this.#logs.recoveredSegment(log, place, left)
   }
 
   /** Reads a segment of which something is settled. */
@@ -322,6 +340,14 @@ function addFragment(log: Log, stored: Segment): void {
   fragment.left = fragment.count
   fragment.isWritten = true
   log.fragments.push(fragment)
+}
+
+/** Whether nothing of a stored segment is settled. */
+function isWhole(part: Part, index: number, runs: SettledRuns | null): boolean {
+  if (runs === null) return true
+  const first = part.first(index)
+  const end = part.end(index)
+  return end - first - runs.countIn(first, end) === part.left(index)
 }
 
 /** Number of sequences of a fragment that have no entry. */
