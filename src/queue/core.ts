@@ -17,8 +17,17 @@ import { EntryHeap } from './state/entry-heap.ts'
 import { Lane } from './state/lane.ts'
 import { LastValues } from './state/last-values.ts'
 
+/** Entries that a capped queue may have at least, so that it can be worked off. */
+const CAPPED_ENTRIES_MIN = 64
 /** Reason String that a dead letter keeps. */
 const DETAIL_CHARACTERS_MAX = 256
+
+/** The most that a queue may have while it is capped. */
+export interface Cap {
+  readonly messages: number
+  readonly bytes: number
+  readonly entries: number
+}
 
 export class Core implements DispatchContext {
   readonly context: GroupContext
@@ -63,6 +72,8 @@ export class Core implements DispatchContext {
   /** Those that are gone and hold messages; after a restart, all that held any. */
   readonly former = new Set<Member>()
   isPaused = false
+  /** As much as it had when memory or disk became short, and so may have; null at other times. */
+  cap: Cap | null = null
   isClosed = false
   /** Entries and handles in memory. */
   handles = 0
@@ -78,6 +89,11 @@ export class Core implements DispatchContext {
     this.dispatch = dispatchOf(this.rules, this, keyOf(this.rules.key))
     this.widen(Math.max(logs, this.rules.priorities))
     this.lastValues = this.rules.lastValue ? this.lanes.map(() => new LastValues()) : null
+  }
+
+  setCapped(isCapped: boolean): void {
+    const entries = Math.max(this.entries, CAPPED_ENTRIES_MIN)
+    this.cap = isCapped ? { messages: this.messages, bytes: this.bytes, entries } : null
   }
 
   /** Adds empty lanes, up to so many. */

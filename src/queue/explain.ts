@@ -16,6 +16,9 @@ export function explain(core: Core): string[] {
   if (core.entries >= core.rules.unsettledMax) {
     sentences.push(`nothing new is handed out: ${core.entries} messages are unsettled, which is the limit`)
   }
+  if (core.cap !== null && core.entries >= core.cap.entries) {
+    sentences.push(`nothing new is handed out while memory or disk is short: ${core.entries} are unsettled`)
+  }
   if (waiting >= core.rules.lookaheadMessagesMax) {
     sentences.push(`${waiting} messages wait for their keys, and it looks no further ahead`)
   }

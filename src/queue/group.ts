@@ -359,6 +359,12 @@ export class Group {
     this.#wakeIfNeeded()
   }
 
+  /** While memory or disk is short it grows no more, but goes on with what it has. */
+  setCapped(isCapped: boolean): void {
+    this.#core.setCapped(isCapped)
+    this.#wakeIfNeeded()
+  }
+
   get isPaused(): boolean {
     return this.#core.isPaused
   }

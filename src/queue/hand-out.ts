@@ -133,6 +133,7 @@ export class HandOut {
   get #mayEnter(): boolean {
     const core = this.#core
     const { unsettledMax, lookaheadMessagesMax } = core.rules
+    if (core.cap !== null && core.entries >= core.cap.entries) return false
     if (core.entries >= unsettledMax) {
       if (!this.#isFull) core.context.unsettledMax()
       this.#isFull = true

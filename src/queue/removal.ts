@@ -22,7 +22,8 @@ const LOOK_UNITS = 1 / 16
 
 /** Why a message cannot be put in. */
 export interface Refusal {
-  readonly limit: 'messages' | 'bytes' | 'keys' | 'size'
+  /** 'capped': it holds as much as its owner may have while memory or disk is short. */
+  readonly limit: 'messages' | 'bytes' | 'keys' | 'size' | 'capped'
   readonly max: number
 }
 
@@ -66,6 +67,7 @@ export class Removal {
     if (size > rules.bytesMax) return { limit: 'size', max: rules.bytesMax }
     if (!this.#fits(1, rules.messagesMax, 0)) return { limit: 'messages', max: rules.messagesMax }
     if (!this.#fits(0, 0, size)) return { limit: 'bytes', max: rules.bytesMax }
+    if (this.#isCappedFor(size)) return { limit: 'capped', max: 0 }
     const values = lastValues?.[lane.number]
     if (
       values !== undefined &&
@@ -82,6 +84,16 @@ export class Removal {
     const core = this.#core
     if (messages > 0) return core.messages - core.inState[State.Moving]! + messages <= messagesMax
     return core.bytes - core.movingBytes + bytes <= core.rules.bytesMax
+  }
+
+  /**
+   * Whether memory or disk is short, and the queue may not take so many bytes more. Dead letters may always
+   * come: they leave another queue of the same owner.
+   */
+  #isCappedFor(bytes: number): boolean {
+    const { cap, rules, messages, bytes: now } = this.#core
+    if (cap === null || rules.isDeadLetters) return false
+    return messages >= cap.messages || now + bytes > cap.bytes
   }
 
   /** Drops the oldest until the message fits. False if it does not fit in. */

@@ -51,6 +51,14 @@ export class PublishRefusals {
         return this.refuse(outcome, 'disk', message, refusal)
       }
     }
+    if (stores && route.inlets !== NO_INLETS && publisher !== null) {
+      // The memory that a queue takes for it stays until it is worked off.
+      const refusal = this.#kept.refusal(usageOf(publisher))
+      if (refusal !== null) {
+        this.#state.counters.relief['publish-refused']++
+        return this.refuse(outcome, 'memoryBytesMax', message, refusal)
+      }
+    }
     if (memoryRefusal !== null && (stores || retains) && !this.#clears(message)) {
       return this.refuse(outcome, 'memoryBytesMax', message, memoryRefusal)
     }

@@ -5,6 +5,8 @@ import type { Queue } from './queue.ts'
 
 export class QueueOwners {
   readonly #state: ServerState
+  /** Memory of all queues at the latest look; without a disk, their messages included. */
+  keptBytes = 0
 
   constructor(state: ServerState) {
     this.#state = state
@@ -35,16 +37,19 @@ export class QueueOwners {
   look(queues: Iterable<Queue>): number {
     const { work, store } = this.#state
     let sum = 0
+    let messageSum = 0
     for (const queue of queues) {
       work.units++
       const bytes = queue.memoryBytes
       sum += bytes
-      if (queue.owner === null) continue
       const messageBytes = queue.group.states.bytes
+      messageSum += messageBytes
+      if (queue.owner === null) continue
       // Without a disk, complete segments stay in memory.
       if (store.canPark) this.#count(queue, bytes, messageBytes)
       else this.#count(queue, bytes + messageBytes, 0)
     }
+    this.keptBytes = sum + (store.canPark ? 0 : messageSum)
     return sum
   }
 

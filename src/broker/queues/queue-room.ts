@@ -137,6 +137,14 @@ export class QueueRoom implements Queues {
     return definitions.owners.look(definitions.byName.values()) + this.#state.store.logs.cachedBytes
   }
 
+  get keptBytes(): number {
+    return this.definitions.owners.keptBytes
+  }
+
+  get owned(): Iterable<Queue> {
+    return this.definitions.byName.values()
+  }
+
   // ── Subscriptions ───────────────────────────────────────────────────────────────────────────────────────
 
   subscription(filter: string): QueueSubscription | InvalidAddress | null {

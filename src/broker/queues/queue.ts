@@ -12,6 +12,7 @@ import type { Inlet, InletRefusal } from '../../routing/inlet.ts'
 import type { DefinitionOrigin, RecoveredGroup } from '../../store/log-store.ts'
 import type { Usage } from '../accounts/usage.ts'
 import type { Owner } from '../boundary/policy.ts'
+import type { OwnedQueue } from '../state/queue-port.ts'
 import type { ServerState } from '../state/server-state.ts'
 import { UNITS } from '../state/work.ts'
 import type { ProgramConsumer } from './program-consumer.ts'
@@ -56,7 +57,7 @@ export interface RecoveredQueue {
   readonly group: RecoveredGroup
 }
 
-export class Queue implements Inlet, OwningQueue {
+export class Queue implements Inlet, OwningQueue, OwnedQueue {
   readonly name: string
   numbers: QueueNumbers
   readonly group: Group
@@ -69,6 +70,8 @@ export class Queue implements Inlet, OwningQueue {
   origin: DefinitionOrigin
   properties: QueueProperties
   isPaused: boolean
+  /** While memory or disk is short. */
+  isCapped = false
   owner: Usage | null
   /** Bytes in memory and on the disk that are counted for its owner. */
   countedBytes = 0
@@ -174,6 +177,9 @@ export class Queue implements Inlet, OwningQueue {
     if (refusal === null) return null
     const { limit, max } = refusal
     if (limit === 'size') return { detail: `the message is too large for queue ${this.name} (${max} bytes)` }
+    if (limit === 'capped') {
+      return { detail: `queue ${this.name} takes no more: its owner has much of what is short` }
+    }
     const most = limit === 'messages' ? counted(max, 'message') : counted(max, 'byte')
     return { detail: `queue ${this.name} is full (${most})` }
   }
@@ -216,6 +222,16 @@ export class Queue implements Inlet, OwningQueue {
   /** Its properties hold from now on. The store knows the logs of all lanes. */
   changed(): void {
     this.group.change(this.#rules())
+  }
+
+  cap(): void {
+    this.isCapped = true
+    this.group.setCapped(true)
+  }
+
+  uncap(): void {
+    this.isCapped = false
+    this.group.setCapped(false)
   }
 
   paused(isPaused: boolean): void {

@@ -1,7 +1,7 @@
 /**
  * Relief while too much memory is taken by what the Server has promised to keep: Sessions, Subscriptions,
- * retained messages, Wills, and the entries of queued messages that are on the disk. None of it can be
- * dropped, so the users with most of it get no more, long before everybody is refused.
+ * retained messages, Wills, message queues, and the entries of queued messages that are on the disk. None of
+ * it can be dropped, so the users with most of it get no more, long before everybody is refused.
  */
 import type { Session } from '../../session/session.ts'
 import { parkedBytes } from '../accounts/costs.ts'
@@ -36,7 +36,9 @@ export class KeptRelief {
 
   constructor(state: ServerState) {
     this.#state = state
-    this.#caps = new QueueCaps(state, 'memory', QUEUE_BYTES_MIN, parkedBytes)
+    // Queues of Sessions that cannot be parked are the concern of `Relief`.
+    const bytesOf = (session: Session): number => (state.store.canPark ? parkedBytes(session) : 0)
+    this.#caps = new QueueCaps(state, 'memory', QUEUE_BYTES_MIN, bytesOf)
   }
 
   /** How much is kept and who gets no more; null if it is not too much, or no user is large. */
@@ -46,10 +48,10 @@ export class KeptRelief {
 
   /** Compares what is kept with `memory_bytes_max`, and finds the large users. */
   look(): void {
-    const { limits, store, usage } = this.#state
+    const { limits, usage } = this.#state
     const { memoryBytesMax: maxBytes, memoryReservedPercent } = limits
     const lasting = lastingBytes(usage.total)
-    const kept = this.#keptBytes(usage.total)
+    const kept = this.#keptBytes(usage.total) + (this.#state.queues?.keptBytes ?? 0)
     const bound = this.#pressed === null ? maxBytes : maxBytes * ENOUGH
     const isMuch = lasting > bound * LASTING_SHARE || kept > bound * (1 - memoryReservedPercent / 100)
     const isVeryMuch =
@@ -59,8 +61,7 @@ export class KeptRelief {
     const users = isMuch ? this.#largeUsers(isVeryMuch) : []
     this.#users = new Set(users)
     this.#pressed = this.#isFull || users.length > 0 ? this.#described(kept, users) : null
-    // Queues that cannot be parked are the concern of `Relief`.
-    if (this.#pressed === null || !store.canPark) this.#caps.end()
+    if (this.#pressed === null) this.#caps.end()
     else this.#caps.cap(this.#isFull ? new Set(usage.users()) : this.#users, this.#pressed)
   }
 
@@ -83,7 +84,7 @@ export class KeptRelief {
   }
 
   #keptBytes(usage: Usage): number {
-    return keptBytes(usage) + (this.#state.store.canPark ? usage.parkedBytes : 0)
+    return keptBytes(usage) + usage.madeQueueBytes + (this.#state.store.canPark ? usage.parkedBytes : 0)
   }
 
   /** Finds the large users: half-way to the point at which everybody is refused, all who have much. */
@@ -104,9 +105,10 @@ export class KeptRelief {
       (user) => this.#keptBytes(user),
     )
     const who = this.#isFull ? 'nobody gets more' : 'those who have most get no more'
+    const most = sizeText(this.#state.limits.memoryBytesMax)
     return (
-      `${sizeText(kept)} are in memory for Sessions, Subscriptions, retained messages, Wills and what ` +
-      `waits on the disk, and limits.memory_bytes_max is ${sizeText(this.#state.limits.memoryBytesMax)}; ` +
+      `${sizeText(kept)} are in memory for Sessions, Subscriptions, retained messages, Wills, message ` +
+      `queues and what waits on the disk, and limits.memory_bytes_max is ${most}; ` +
       who +
       (names === '' ? '' : `: ${names}`)
     )

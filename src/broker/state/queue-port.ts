@@ -20,6 +20,7 @@ import type { Inlet } from '../../routing/inlet.ts'
 import type { QueueDelivery } from '../../session/context.ts'
 import type { Session } from '../../session/session.ts'
 import type { ConsumerRecord, Store, SubscriptionRecord } from '../../store/store.ts'
+import type { Usage } from '../accounts/usage.ts'
 import type { Limit } from '../boundary/events.ts'
 import type { ClientView, Policy } from '../boundary/policy.ts'
 
@@ -173,6 +174,24 @@ export interface Queues {
    * Counts what queues take for their owners. Returns the memory of all of them in bytes, without consumers.
    */
   look(): number
+  /** Bytes in memory at the latest look, without segments that were read: nobody can free them. */
+  readonly keptBytes: number
+  /** Every queue, to be capped while its owner has much of what is short. */
+  readonly owned: Iterable<OwnedQueue>
+}
+
+/** A queue that counts for a user. */
+export interface OwnedQueue {
+  readonly name: string
+  /** Null for the operator's. */
+  readonly owner: Usage | null
+  /** Its bytes in memory and on the disk at the latest look. */
+  readonly countedBytes: number
+  readonly countedStoredBytes: number
+  readonly isCapped: boolean
+  /** From now on it does not grow. */
+  cap(): void
+  uncap(): void
 }
 
 /** Asks the policy whether a client may publish its Will, perhaps into a queue. */
