@@ -23,7 +23,7 @@ export interface ProcessMemory {
 const SHARES = { heap: 0.5, controlGroup: 0.4, machine: 0.25 } as const
 
 /** Room in a small heap for the broker itself, and for tables that V8 copies as they grow. */
-const HEAP_LEFT_BYTES = 40 * MIB
+const HEAP_LEFT_BYTES = 48 * MIB
 
 /** The broker cannot work with less. */
 const LEAST_BYTES = 16 * MIB
