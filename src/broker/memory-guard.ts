@@ -1,4 +1,4 @@
-/** Looks at memory once a second, and early after much input. Starts and ends the reliefs. */
+/** Looks at memory once a second, and early after much input or growth. Starts and ends the reliefs. */
 import { COSTS, topicsBytes } from './accounts/costs.ts'
 import type { DiskRelief } from './relief/disk-relief.ts'
 import type { KeptRelief } from './relief/kept-relief.ts'
@@ -8,7 +8,7 @@ import { SLICE_UNITS } from './state/work.ts'
 
 /** Time between two looks. */
 export const MEMORY_SAMPLE_MS = 1000
-/** Input that leads to an early look, as a share of `memoryBytesMax` and at least in bytes. */
+/** Growth that leads to an early look, as a share of `memoryBytesMax` and at least in bytes. */
 const LOOK_SHARE = 1 / 32
 const LOOK_BYTES_MIN = 1024 * 1024
 /** The share of `memoryBytesMax` that remembered topic names may take. */
@@ -50,8 +50,10 @@ export class MemoryGuard {
     if (topicsBytes(state.topics) > memoryBytesMax * TOPICS_SHARE) state.topics.clear()
     state.usage.look()
     const most = Math.max(LOOK_BYTES_MIN, memoryBytesMax * LOOK_SHARE)
-    state.memoryWatch.lookAt.bytesReceived = state.counters.bytesReceived + most
-    state.memoryWatch.lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry
+    const { lookAt } = state.memoryWatch
+    lookAt.bytesReceived = state.counters.bytesReceived + most
+    lookAt.entriesMade = state.store.held.made + most / COSTS.queueEntry
+    lookAt.keptBytes = state.usage.total.keptBytes + most
     return state.usage.bytes + (state.queues?.look() ?? 0)
   }
 

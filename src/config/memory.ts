@@ -22,9 +22,6 @@ export interface ProcessMemory {
  */
 const SHARES = { heap: 0.5, controlGroup: 0.4, machine: 0.25 } as const
 
-/** Room in a small heap for the broker itself, and for tables that V8 copies as they grow. */
-const HEAP_LEFT_BYTES = 48 * MIB
-
 /** The broker cannot work with less. */
 const LEAST_BYTES = 16 * MIB
 
@@ -32,7 +29,6 @@ const LEAST_BYTES = 16 * MIB
 export function memoryShare({ heapBytes, controlGroupBytes, machineBytes }: ProcessMemory): number {
   const share = Math.min(
     heapBytes * SHARES.heap,
-    heapBytes - HEAP_LEFT_BYTES,
     controlGroupBytes * SHARES.controlGroup,
     machineBytes * SHARES.machine,
   )

@@ -21,7 +21,6 @@ describe('memory_bytes_max: auto', () => {
     ['one with a larger heap than it has memory', 2096 * MIB, 256 * MIB, 24 * GIB, 102],
     ['a board of 512 MiB', 256 * MIB, NONE, 512 * MIB, 128],
     ['a heap of 512 MiB', 512 * MIB, NONE, 24 * GIB, 256],
-    ['a heap of 80 MiB', 80 * MIB, NONE, 24 * GIB, 32],
     ['next to nothing', 8 * MIB, NONE, 64 * MIB, 16],
   ])('%s', (_, heapBytes, controlGroupBytes, machineBytes, mebibytes) => {
     expect(memoryShare({ heapBytes, controlGroupBytes, machineBytes })).toBe(mebibytes * MIB)

@@ -267,7 +267,7 @@ test.each(Object.keys(FULL) as (keyof typeof FULL)[])(
     const words = ['--set', 'limits.profile=open', '--durability', 'os']
     const program = broker(data, HEAP_MIB, ...words)
     const port = await portOf(program)
-    expect(await FULL[kind](port)).toBeGreaterThan(20)
+    expect(await FULL[kind](port)).toBeGreaterThan(90)
     expect(await newcomers(port, 5)).toEqual([0, 0, 0, 0, 0])
     await program.kill()
     const again = broker(data, HEAP_MIB, ...words)

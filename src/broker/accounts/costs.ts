@@ -32,8 +32,8 @@ export const COSTS = Object.freeze({
   inFlight: 100,
   /** A received QoS 2 packet identifier that is not released yet. */
   inboundId: 100,
-  /** A retained message with the entries of its topic in map and tree. */
-  retained: 540,
+  /** A retained message with its topic, and the entries of that in map and tree. */
+  retained: 600,
   /** A Will with its deadline. */
   will: 1400,
   /** A remembered topic name with its Route. */

@@ -6,12 +6,26 @@ export interface Watched {
   memoryTrackedIndex: number
 }
 
+/** Figures that grow as memory is taken. */
+export interface Grown {
+  /** Bytes that came from clients. */
+  bytesReceived: number
+  /** Queue entries that were made. */
+  entriesMade: number
+  /** `Usage.keptBytes` of all clients: a few bytes of input can make much that is kept. */
+  keptBytes: number
+}
+
 /** Tracks connections between two looks at memory. */
 export class MemoryWatch<C extends Watched> {
   /** Connections that were active since the latest look, and those that hold memory. */
   readonly tracked: C[] = []
-  /** Counters at which memory is looked at before its second is over. Set by each look. */
-  readonly lookAt = { bytesReceived: Number.POSITIVE_INFINITY, entriesMade: Number.POSITIVE_INFINITY }
+  /** Figures beyond which memory is looked at before its second is over. Set by each look. */
+  readonly lookAt: Grown = {
+    bytesReceived: Number.POSITIVE_INFINITY,
+    entriesMade: Number.POSITIVE_INFINITY,
+    keptBytes: Number.POSITIVE_INFINITY,
+  }
   /** Looks at memory in the next turn. Set by the Server. */
   look: () => void = () => {}
 
@@ -34,9 +48,10 @@ export class MemoryWatch<C extends Watched> {
     last.memoryTrackedIndex = memoryTrackedIndex
   }
 
-  /** Looks at memory early if much came in since the latest look. */
-  lookIfDue(bytesReceived: number, entriesMade: number): void {
+  /** Looks at memory early if much came in, or much more is kept, since the latest look. */
+  lookIfDue(bytesReceived: number, entriesMade: number, keptBytes: number): void {
     const { lookAt } = this
-    if (bytesReceived > lookAt.bytesReceived || entriesMade > lookAt.entriesMade) this.look()
+    const isMuch = bytesReceived > lookAt.bytesReceived || entriesMade > lookAt.entriesMade
+    if (isMuch || keptBytes > lookAt.keptBytes) this.look()
   }
 }

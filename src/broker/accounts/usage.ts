@@ -71,10 +71,14 @@ export class Usage {
     )
   }
 
+  /** Bytes, without queues, that stay until the client or operator ends them. They are on the disk, too. */
+  get keptBytes(): number {
+    return this.sessionBytes + this.subscriptionBytes + this.retainedBytes + this.willBytes
+  }
+
   /** All its bytes on the disk. */
   get diskBytes(): number {
-    const lasting = this.sessionBytes + this.subscriptionBytes + this.retainedBytes + this.willBytes
-    return lasting + this.storedBytes + this.madeStoredBytes
+    return this.keptBytes + this.storedBytes + this.madeStoredBytes
   }
 
   /** Adds the changes of queues since the latest look. */

@@ -79,12 +79,12 @@ export class KeptRelief {
    */
   refusalOf(session: Session): string | null {
     const client = this.#pressed === null ? null : usageOf(session)
-    if (client === null || (!this.#isFull && keptBytes(client) < SMALL_BYTES)) return null
+    if (client === null || (!this.#isFull && client.keptBytes < SMALL_BYTES)) return null
     return this.refusal(client)
   }
 
   #keptBytes(usage: Usage): number {
-    return keptBytes(usage) + usage.madeQueueBytes + (this.#state.store.canPark ? usage.parkedBytes : 0)
+    return usage.keptBytes + usage.madeQueueBytes + (this.#state.store.canPark ? usage.parkedBytes : 0)
   }
 
   /** Finds the large users: half-way to the point at which everybody is refused, all who have much. */
@@ -121,8 +121,4 @@ export class KeptRelief {
  */
 function lastingBytes({ sessionBytes, subscriptionBytes, willBytes }: Usage): number {
   return sessionBytes + subscriptionBytes + willBytes
-}
-
-function keptBytes(usage: Usage): number {
-  return lastingBytes(usage) + usage.retainedBytes
 }

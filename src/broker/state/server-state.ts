@@ -208,7 +208,10 @@ export class ServerState implements SessionContext {
     this.turn = new Turn(
       () => this.clock,
       (callback) => this.host.defer(callback),
-      () => this.memoryWatch.lookIfDue(this.counters.bytesReceived, this.store.held.made),
+      () => {
+        const { counters, store, usage } = this
+        this.memoryWatch.lookIfDue(counters.bytesReceived, store.held.made, usage.total.keptBytes)
+      },
       () => this.#commit(),
       this.work,
     )

@@ -5,6 +5,7 @@ import { usageOf } from '../../../src/broker/accounts/usage.ts'
 import type { AuthenticationResult, Policy } from '../../../src/broker/boundary/policy.ts'
 import type { ServerState } from '../../../src/broker/state/server-state.ts'
 import { type Recovered, StoreError } from '../../../src/store/store.ts'
+import { packet } from '../../mqtt/packets.ts'
 import { lasting, type TestClient, World } from '../harness.ts'
 import { expectCounted } from '../recount.ts'
 
@@ -92,18 +93,34 @@ describe('counts that are updated at once', () => {
 })
 
 describe('looks at memory', () => {
-  test('one follows the turn in which much came in, before a second has passed', async () => {
+  test('one follows the turn in which much came in or was kept, before a second has passed', async () => {
     const world = await World.make()
     const { state } = world.server
     const client = await world.connect('a')
-    for (const due of ['bytesReceived', 'entriesMade'] as const) {
+    for (const due of ['bytesReceived', 'entriesMade', 'keptBytes'] as const) {
       await world.pass(2)
       await client.subscribe('t', 1)
       state.memoryWatch.lookAt[due] = 0
       await client.publish('t', 'x', 1)
       expect(state.memoryWatch.lookAt.bytesReceived).toBeGreaterThan(state.counters.bytesReceived)
       expect(state.memoryWatch.lookAt.entriesMade).toBeGreaterThan(state.store.held.made)
+      expect(state.memoryWatch.lookAt.keptBytes).toBeGreaterThan(state.usage.total.keptBytes)
     }
+  })
+
+  test('tiny retained messages do not outrun the looks', async () => {
+    const limits = { memoryBytesMax: 32 * 1024 * 1024, retainedMessagesPerUserMax: 1_000_000 }
+    const world = await World.make({ limits })
+    const { usage } = world.server.state
+    const publisher = await world.connect('p', {}, 4)
+    await world.pass(2)
+    for (let round = 0; round < 70; round++) {
+      const packets = Array.from({ length: 1000 }, (_, n) => packet(0x31, `r/${1000 * round + n}`, 'x'))
+      await publisher.bytes(Buffer.concat(packets))
+    }
+    // 85 % of the memory, and what comes between two looks.
+    expect(usage.total.retainedBytes).toBeGreaterThan(24 * 1024 * 1024)
+    expect(usage.total.retainedBytes).toBeLessThan(28 * 1024 * 1024)
   })
 
   test('five clean Sessions that never acknowledge share one copy of a message', async () => {
