@@ -1,9 +1,9 @@
 /** The two brokers that are compared, each a process on a port of 127.0.0.1. */
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { join } from 'node:path'
-import { BrokerProcess, Program, temporaryDirectory } from '../e2e/process.ts'
+import { BrokerProcess, freePort, Program, temporaryDirectory } from '../e2e/process.ts'
 
 /** Debian puts it where a user's PATH often does not look. Where it is missing, the tests fail. */
 const MOSQUITTO = existsSync('/usr/sbin/mosquitto') ? '/usr/sbin/mosquitto' : 'mosquitto'
@@ -52,14 +52,5 @@ function answers(port: number): Promise<boolean> {
       resolve(true)
     })
     socket.once('error', () => setTimeout(resolve, 20, false))
-  })
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' ? address!.port : 0))
-    })
   })
 }

@@ -1,12 +1,12 @@
 /** A bridge of Debian's Mosquitto to Godwit, with its defaults, in both directions and all its versions. */
 import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import {
   BrokerProcess,
   cleanUp,
+  freePort,
   MosquittoSub,
   mosquittoPub,
   output,
@@ -69,15 +69,6 @@ class Bridge {
     this.#program.signal('SIGTERM')
     await this.#program.ended
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' ? address!.port : 0))
-    })
-  })
 }
 
 /** Subscribes to everything, and to the states of bridges. */

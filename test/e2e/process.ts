@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -188,6 +189,25 @@ export class BrokerProcess {
     const [, port] = /listening on mqtt:\/\/[^\s]+:(\d+)$/m.exec(program.stdout)!
     this.port = Number(port)
     this.webSocketPort = Number(/listening on ws:\/\/[^\s]+:(\d+)\//.exec(program.stdout)?.[1] ?? 0)
+  }
+}
+
+/** Ports below the range from which systems choose when they are asked for any. */
+const PORTS = { from: 20_000, count: 12_000 }
+
+/**
+ * Resolves with a port for a program that cannot choose one itself. Nobody who asks for any port gets it
+ * before that program opens it.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = PORTS.from + Math.floor(Math.random() * PORTS.count)
+    const isFree = await new Promise<boolean>((resolve) => {
+      const server = createServer()
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+    })
+    if (isFree) return port
   }
 }
 

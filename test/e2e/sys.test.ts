@@ -1,8 +1,15 @@
 import { writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
-import { BrokerProcess, cleanUp, MosquittoSub, output, Program, temporaryDirectory } from './process.ts'
+import {
+  BrokerProcess,
+  cleanUp,
+  freePort,
+  MosquittoSub,
+  output,
+  Program,
+  temporaryDirectory,
+} from './process.ts'
 
 afterEach(cleanUp)
 
@@ -16,12 +23,7 @@ async function names(port: number, ...last: string[]): Promise<string[]> {
 }
 
 async function startMosquitto(): Promise<number> {
-  const port = await new Promise<number>((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' ? address!.port : 0))
-    })
-  })
+  const port = await freePort()
   const file = join(await temporaryDirectory(), 'mosquitto.conf')
   await writeFile(file, `listener ${port} 127.0.0.1\nallow_anonymous true\nsys_interval 1\n`)
   new Program('/usr/sbin/mosquitto', ['-c', file])
