@@ -1,7 +1,7 @@
 /** The configuration keys of the HTTP listener. */
 import { HTTP_CONNECTIONS_MAX, HTTP_HOSTS, HTTP_PORT } from '../http/http-options.ts'
 import { row } from './key-row.ts'
-import { pemFiles, textList } from './lists.ts'
+import { hashList, pemFiles, textList } from './lists.ts'
 import { integer, oneOf, text, value } from './value.ts'
 
 const PEM_FILES = 'the path of a PEM file, or a list of paths'
@@ -54,9 +54,9 @@ export const HTTP = {
     unit: '',
     effect: 'now',
     counter: null,
-    says: 'whether there is an HTTP listener for health: true, false or auto',
+    says: 'whether there is an HTTP listener for health and metrics: true, false or auto',
     note:
-      'It serves /livez and /readyz, without a log-in; docs/metrics.md has more.\n' +
+      'It serves /livez and /readyz without a log-in, and /metrics; docs/metrics.md has more.\n' +
       '- auto: it is opened; an address that is taken or missing is a warning\n' +
       '- true: such an address is an error\n' +
       '- false: there is none\n' +
@@ -91,6 +91,27 @@ export const HTTP = {
     counter: null,
     says: 'its connections at a time; further ones are closed at once',
     note: 'They come out of the open files that are reserved beside MQTT connections.',
+  }),
+  metrics: row({
+    schema: oneOf([true, false]),
+    default: true,
+    unit: '',
+    effect: 'now',
+    counter: null,
+    says: 'whether it serves /metrics for Prometheus: true or false',
+  }),
+  metrics_token_hashes: row({
+    schema: value('a list of at most 16 SHA-256 hashes, 64 hexadecimal digits each', (found) => {
+      const hashes = hashList(found)
+      return hashes !== undefined && hashes.length <= 16 ? hashes : undefined
+    }),
+    default: [],
+    unit: '',
+    effect: 'now',
+    counter: null,
+    says: 'SHA-256 hashes of tokens: /metrics needs one of these; without any, only this machine gets it',
+    note: 'Make a token with: openssl rand -hex 32. Its hash: printf %s TOKEN | sha256sum.',
+    written: '[]',
   }),
   tls: HTTP_TLS,
 } as const

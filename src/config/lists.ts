@@ -22,6 +22,12 @@ export function textList(found: unknown): string[] | undefined {
   return Array.isArray(found) && found.every(isText) ? found : undefined
 }
 
+/** Reads hexadecimal SHA-256 hashes. */
+export function hashList(found: unknown): string[] | undefined {
+  const list = textList(found)
+  return list?.every((hash) => /^[0-9a-f]{64}$/i.test(hash)) ? list : undefined
+}
+
 export function pemFiles(found: unknown): string | string[] | undefined {
   if (typeof found === 'string') return found === '' ? undefined : found
   const list = textList(found)

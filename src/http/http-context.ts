@@ -1,4 +1,5 @@
 /** The state that the parts of the HTTP listener share. */
+import type { Snapshot } from '../observe/snapshot.ts'
 import type { HttpFigures } from './http-figures.ts'
 import type { HttpOptions } from './http-options.ts'
 import type { Readiness } from './readiness.ts'
@@ -6,6 +7,10 @@ import type { Readiness } from './readiness.ts'
 /** The questions that the HTTP listener asks the broker. None of the functions may throw. */
 export interface HttpSources {
   readonly readiness: () => Readiness
+  /** Whether the broker has started and is not stopping. */
+  readonly isRunning: () => boolean
+  /** Everything that is counted; null unless the broker runs. */
+  readonly metrics: () => { readonly snapshot: Snapshot; readonly version: string } | null
   /** Names and addresses of this machine. */
   readonly machineNames: () => readonly string[]
   /** Whether sockets of this address are closed before anything is read. */

@@ -3,7 +3,8 @@
 /**
  * The reasons for a refusal: too many connections, no whole request in time, an answer that is read too
  * slowly, requests that do not wait for the answer before them, too many requests, a body, a Host or a page
- * that is not known, and bytes that are no HTTP.
+ * that is not known, bytes that are no HTTP; and for `/metrics`: no valid token, another machine without a
+ * token, and a type that metrics do not have.
  */
 export const HTTP_REFUSALS = [
   'connections',
@@ -14,6 +15,9 @@ export const HTTP_REFUSALS = [
   'body',
   'host',
   'malformed',
+  'token',
+  'remote',
+  'accept',
 ] as const
 
 /** A reason for a refusal. */
@@ -31,5 +35,8 @@ export class HttpFigures {
     body: 0,
     host: 0,
     malformed: 0,
+    token: 0,
+    remote: 0,
+    accept: 0,
   }
 }

@@ -24,6 +24,13 @@ export interface HttpOptions {
   readonly isRequired: boolean
   /** Open connections of all hosts together. */
   readonly connectionsMax: number
+  /** Whether `/metrics` is served. */
+  readonly metrics: boolean
+  /**
+   * SHA-256 of the tokens that `/metrics` asks for, 64 hexadecimal digits each. Without any, only this
+   * machine gets metrics.
+   */
+  readonly metricsTokenHashes: readonly string[]
 }
 
 /** Returns options with their defaults filled in. */
@@ -33,6 +40,8 @@ export function completeHttp(given: Partial<HttpOptions>): HttpOptions {
     port: HTTP_PORT,
     isRequired: true,
     connectionsMax: HTTP_CONNECTIONS_MAX,
+    metrics: true,
+    metricsTokenHashes: [],
     ...given,
   }
 }

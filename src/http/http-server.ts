@@ -8,6 +8,8 @@ import type { HttpContext, HttpSources } from './http-context.ts'
 import type { HttpFigures } from './http-figures.ts'
 import type { HttpOptions } from './http-options.ts'
 import { type HttpSocket, openHttpSocket, type SocketParts } from './http-socket.ts'
+import { MetricsPage } from './metrics-page.ts'
+import { ProcessWatch } from './process-watch.ts'
 import { RequestRate } from './request-rate.ts'
 import { httpRoutes } from './routes.ts'
 
@@ -35,7 +37,8 @@ export async function openHttpServer(
   figures: HttpFigures,
 ): Promise<HttpServer> {
   const context: HttpContext = { options, sources, figures }
-  const { fetch } = httpRoutes(context)
+  const watch = new ProcessWatch()
+  const { fetch } = httpRoutes(context, new MetricsPage(context, watch))
   const parts: SocketParts = {
     context,
     handle: getRequestListener(fetch, { overrideGlobalObjects: false }),
@@ -73,6 +76,7 @@ export async function openHttpServer(
       return update
     },
     close: async () => {
+      watch.stop()
       await Promise.all(open.map((socket) => socket.close()))
     },
   }

@@ -159,6 +159,7 @@ export class BrokerProcess {
     opened.http.started({
       readiness: () => this.#readiness(),
       isBanned: (remoteAddress) => isBanned(core.server, remoteAddress),
+      snapshot: () => this.#snapshot(),
     })
   }
 

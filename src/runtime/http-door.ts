@@ -3,14 +3,17 @@ import { HttpFigures } from '../http/http-figures.ts'
 import { HTTP_NAME, type HttpOptions, keepsSockets } from '../http/http-options.ts'
 import type { HttpServer } from '../http/http-server.ts'
 import { type ReadinessFacts, readinessOf } from '../http/readiness.ts'
+import type { Snapshot } from '../observe/snapshot.ts'
 import type { ListenerUpdate } from '../transport/listener-set.ts'
 import type { CertificateUpdate, ServedCertificates } from '../transport/tls/served-certificates.ts'
 import { thisMachine } from './certificates/machine.ts'
+import { version } from './version.ts'
 
 /** The functions that the door asks of a broker that has started. */
 export interface DoorBroker {
   readonly readiness: () => Omit<ReadinessFacts, 'phase'>
   readonly isBanned: (remoteAddress: string) => boolean
+  readonly snapshot: () => Snapshot
 }
 
 const STARTING = 'The broker is starting: it reads its store.'
@@ -112,8 +115,14 @@ export class HttpDoor {
 
   async #opened(options: HttpOptions): Promise<HttpServer> {
     const { openHttpServer } = await import('../http/http-server.ts')
+    const release = version()
     const sources = {
       readiness: () => readinessOf({ phase: this.#phase, ...(this.#broker?.readiness() ?? NOTHING_YET) }),
+      isRunning: () => this.#phase === null,
+      metrics: () => {
+        const broker = this.#phase === null ? this.#broker : null
+        return broker === null ? null : { snapshot: broker.snapshot(), version: release }
+      },
       machineNames: () => Object.values(thisMachine()).flat(),
       isBanned: (remoteAddress: string) => this.#broker?.isBanned(remoteAddress) === true,
     }

@@ -69,7 +69,7 @@ describe('health over HTTP', () => {
   test('other methods and paths are told so', async () => {
     const broker = await started()
     expect(await raw(broker, request('/readyz', {}, 'DELETE'))).toMatch(/^HTTP\/1.1 405 .*allow: GET, HEAD/is)
-    expect(await raw(broker, request('/'))).toMatch(/^HTTP\/1.1 404 .*\/livez and \/readyz/s)
+    expect(await raw(broker, request('/'))).toMatch(/^HTTP\/1.1 404 .*\/livez, \/readyz and \/metrics/s)
     expect(await raw(broker, request('/readyz', {}, 'HEAD'))).toMatch(/^HTTP\/1.1 200 .*\r\n\r\n$/s)
   })
 
