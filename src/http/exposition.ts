@@ -1,4 +1,5 @@
 /** PURE. Writes metrics in the text format of Prometheus, version 0.0.4. */
+import type { QueueWaits } from '../broker/queues/queue-view.ts'
 import { bucketMs, Histogram } from '../structures/histogram.ts'
 
 /** The media type of the format. */
@@ -15,7 +16,7 @@ export interface Family {
   /** The name of the label; null for a metric without one. */
   readonly label: string | null
   /** Null stands for unlimited. */
-  readonly value: number | null | Readonly<Record<string, number>> | Histogram
+  readonly value: number | null | Readonly<Record<string, number | QueueWaits>> | Histogram
 }
 
 /** Returns the text of these metrics. */
@@ -34,7 +35,9 @@ function addSamples(lines: string[], { name, label, value }: Family): void {
     addHistogram(lines, name, value)
   } else if (typeof value === 'object' && value !== null) {
     for (const [of, count] of Object.entries(value)) {
-      lines.push(`${name}{${label}="${escapedLabel(of)}"} ${written(count)}`)
+      const pair = `${label}="${escapedLabel(of)}"`
+      if (typeof count === 'number') lines.push(`${name}{${pair}} ${written(count)}`)
+      else addWaits(lines, name, pair, count)
     }
   } else {
     lines.push(`${name} ${written(value)}`)
@@ -54,6 +57,15 @@ function addHistogram(lines: string[], name: string, { counts, count, sumMs }: H
     `${name}_sum ${written(sumMs / 1000)}`,
     `${name}_count ${count}`,
   )
+}
+
+function addWaits(lines: string[], name: string, pair: string, { buckets, sumSeconds }: QueueWaits): void {
+  let below = 0
+  for (const { seconds, count } of buckets) {
+    below += count
+    lines.push(`${name}_bucket{${pair},le="${written(seconds)}"} ${below}`)
+  }
+  lines.push(`${name}_sum{${pair}} ${written(sumSeconds)}`, `${name}_count{${pair}} ${below}`)
 }
 
 function written(value: number | null): string {

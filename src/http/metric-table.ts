@@ -1,11 +1,13 @@
 /** PURE. All metrics that Prometheus is shown: the broker's own, and those of the process and of HTTP. */
 import { configKey } from '../broker/boundary/limit-row.ts'
+import type { QueueFigures } from '../broker/queues/queue-view.ts'
 import { METRIC_ROWS, type MetricName } from '../observe/metrics.ts'
 import type { Snapshot } from '../observe/snapshot.ts'
 import type { Family } from './exposition.ts'
 import type { HttpFigures } from './http-figures.ts'
 import { METRIC_NAMES } from './metric-names.ts'
 import type { ProcessFigures } from './process-watch.ts'
+import { QUEUE_ROWS } from './queue-rows.ts'
 import type { Readiness } from './readiness.ts'
 
 const DAY_SECONDS = 86_400
@@ -13,6 +15,8 @@ const DAY_SECONDS = 86_400
 /** Everything that the page is made of. */
 export interface PageFacts {
   readonly snapshot: Snapshot
+  /** Those that have series of their own. */
+  readonly queues: readonly QueueFigures[]
   readonly process: ProcessFigures
   readonly http: HttpFigures
   readonly readiness: Readiness
@@ -113,7 +117,11 @@ const OWN_ROWS: readonly PageRow[] = [
 ]
 
 /** The rows of the page, in its order. */
-export const PAGE_ROWS: readonly PageRow[] = [...SHARED_ROWS, ...OWN_ROWS]
+export const PAGE_ROWS: readonly PageRow[] = [
+  ...SHARED_ROWS,
+  ...QUEUE_ROWS.map((row) => ({ ...row, read: ({ queues }: PageFacts) => row.read(queues) })),
+  ...OWN_ROWS,
+]
 
 /** Prometheus counts in seconds, and limits have the names of their keys in the configuration. */
 function shown(name: MetricName, snapshot: Snapshot): Family['value'] {

@@ -3,6 +3,7 @@ import { exposition } from './exposition.ts'
 import type { HttpContext } from './http-context.ts'
 import { PAGE_ROWS } from './metric-table.ts'
 import type { ProcessWatch } from './process-watch.ts'
+import { namedQueues } from './queue-rows.ts'
 
 /** A page is shown for so long. Its cost grows with the Sessions, and scrapers ask far more rarely. */
 const PAGE_MS = 1000
@@ -26,6 +27,7 @@ export class MetricsPage {
     if (moment === null) return sources.isRunning() ? this.#text : null
     const facts = {
       ...moment,
+      queues: namedQueues(moment.queues),
       process: this.#watch.read(),
       http: figures,
       readiness: sources.readiness(),

@@ -160,6 +160,7 @@ export class BrokerProcess {
       readiness: () => this.#readiness(),
       isBanned: (remoteAddress) => isBanned(core.server, remoteAddress),
       snapshot: () => this.#snapshot(),
+      queues: core.server.queueOperator,
     })
   }
 

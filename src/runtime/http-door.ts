@@ -1,4 +1,5 @@
 /** Opens, changes and closes the HTTP listener of a broker, which is loaded only then. */
+import type { QueueOperator } from '../broker/queues/queue-view.ts'
 import { HttpFigures } from '../http/http-figures.ts'
 import { HTTP_NAME, type HttpOptions, keepsSockets } from '../http/http-options.ts'
 import type { HttpServer } from '../http/http-server.ts'
@@ -14,6 +15,7 @@ export interface DoorBroker {
   readonly readiness: () => Omit<ReadinessFacts, 'phase'>
   readonly isBanned: (remoteAddress: string) => boolean
   readonly snapshot: () => Snapshot
+  readonly queues: QueueOperator | null
 }
 
 const STARTING = 'The broker is starting: it reads its store.'
@@ -121,7 +123,8 @@ export class HttpDoor {
       isRunning: () => this.#phase === null,
       metrics: () => {
         const broker = this.#phase === null ? this.#broker : null
-        return broker === null ? null : { snapshot: broker.snapshot(), version: release }
+        if (broker === null) return null
+        return { snapshot: broker.snapshot(), queues: broker.queues, version: release }
       },
       machineNames: () => Object.values(thisMachine()).flat(),
       isBanned: (remoteAddress: string) => this.#broker?.isBanned(remoteAddress) === true,

@@ -66,13 +66,22 @@ function labelsOf(text: string, line: string): Record<string, string> {
   return labels
 }
 
+/** Each set of labels beside `le` is a histogram of its own. */
 function checkHistogram({ name, samples }: ParsedFamily): void {
-  const buckets = samples.filter((one) => one.name === `${name}_bucket`)
-  const bounds = buckets.map(({ labels: { le } }) => (le === '+Inf' ? Number.POSITIVE_INFINITY : Number(le)))
-  const counts = buckets.map(({ value }) => value)
-  const isSorted = (all: readonly number[]): boolean =>
-    all.every((one, at) => at === 0 || all[at - 1]! <= one)
-  const count = samples.find((one) => one.name === `${name}_count`)?.value
-  const isWhole = bounds.at(-1) === Number.POSITIVE_INFINITY && counts.at(-1) === count
-  if (!isSorted(bounds) || !isSorted(counts) || !isWhole) throw new Error(`no histogram: ${name}`)
+  const keyOf = ({ labels: { le, ...others } }: Sample): string => JSON.stringify(others)
+  for (const key of new Set(samples.map(keyOf))) {
+    const own = samples.filter((one) => keyOf(one) === key)
+    const buckets = own.filter((one) => one.name === `${name}_bucket`)
+    const bounds = buckets.map(({ labels: { le } }) =>
+      le === '+Inf' ? Number.POSITIVE_INFINITY : Number(le),
+    )
+    const counts = buckets.map(({ value }) => value)
+    const count = own.find((one) => one.name === `${name}_count`)?.value
+    const isWhole = bounds.at(-1) === Number.POSITIVE_INFINITY && counts.at(-1) === count
+    if (!isSorted(bounds) || !isSorted(counts) || !isWhole) throw new Error(`no histogram: ${name}`)
+  }
+}
+
+function isSorted(all: readonly number[]): boolean {
+  return all.every((one, at) => at === 0 || all[at - 1]! <= one)
 }

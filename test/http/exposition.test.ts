@@ -51,12 +51,13 @@ describe('names', () => {
     }
   })
 
-  test('have no label whose values clients choose', () => {
+  test('have only labels whose values the code or the operator chooses', () => {
     const labels = PAGE_ROWS.flatMap(({ label }) => label ?? [])
     expect([...new Set(labels)].sort()).toEqual([
       'limit',
       'listener',
       'mode',
+      'queue',
       'reason',
       'rule',
       'step',

@@ -4,12 +4,14 @@ import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type Broker, createBroker } from '../../src/godwit.ts'
+import { exposition } from '../../src/http/exposition.ts'
 import type { HttpContext } from '../../src/http/http-context.ts'
 import { HttpFigures } from '../../src/http/http-figures.ts'
 import { completeHttp } from '../../src/http/http-options.ts'
 import { PAGE_ROWS } from '../../src/http/metric-table.ts'
 import { MetricsPage } from '../../src/http/metrics-page.ts'
 import { ProcessWatch } from '../../src/http/process-watch.ts'
+import { NAMED_QUEUES_MAX, namedQueues, QUEUE_ROWS } from '../../src/http/queue-rows.ts'
 import { takeSnapshot } from '../../src/observe/snapshot.ts'
 import { World } from '../broker/harness.ts'
 import { type ParsedFamily, parseExposition } from './exposition-parser.ts'
@@ -50,7 +52,8 @@ describe('a scrape', () => {
     const shown = [...families.values()].map(({ name, type, help }) => [name, type, help])
     expect(shown).toEqual(PAGE_ROWS.map(({ name, kind, help }) => [name, kind, `${help}.`]))
     const empty = [...families.values()].filter(({ samples }) => samples.length === 0)
-    expect(empty.map(({ name }) => name)).toEqual(['godwit_certificate_expiry_seconds'])
+    const names = empty.map(({ name }) => name).filter((name) => !name.startsWith('godwit_queue_'))
+    expect(names).toEqual(['godwit_certificate_expiry_seconds'])
     expect(valueIn(families, 'godwit_ready')).toBe(1)
     expect(valueIn(families, 'godwit_process_resident_memory_bytes')).toBeGreaterThan(1e6)
   })
@@ -115,6 +118,7 @@ describe('the page', () => {
           const certificateDays = { 'a "public" one': 2 }
           return {
             version: '1.2.3',
+            queues: world.server.queueOperator,
             snapshot: takeSnapshot({ server: world.server, startedAtMs: 0, sockets, certificateDays }),
           }
         },
@@ -150,6 +154,32 @@ describe('the page', () => {
     expect(valueIn(families, 'godwit_limit_refusals_total', 'connections_max')).toBe(3)
     expect(valueIn(families, 'godwit_connections_limit')).toBe(Number.POSITIVE_INFINITY)
     expect(valueIn(families, 'godwit_build_info', '1.2.3')).toBe(1)
+  })
+})
+
+describe('queues', () => {
+  test('have series of their own if the operator declared them, at most a hundred', async () => {
+    const world = await World.make({ queues: { enabled: true } })
+    const operator = world.server.queueOperator!
+    for (let at = 0; at < NAMED_QUEUES_MAX + 5; at++) {
+      await operator.declare(`declared-${String(at).padStart(3, '0')}`, {}, 'operator')
+    }
+    const client = await world.connect('consumer')
+    await client.subscribe('$queue/a-made-by-use', 1)
+    await client.publish('$queue/declared-104', 'x', 1)
+    await client.subscribe('$queue/declared-104', 1)
+    expect([...operator.list()].map((entry) => entry?.name)).toContain('a-made-by-use')
+    const named = namedQueues(operator)
+    expect(named).toHaveLength(NAMED_QUEUES_MAX)
+    expect(named[0]?.name).toBe('declared-104')
+    expect(named.map(({ name }) => name)).not.toContain('a-made-by-use')
+    const rows = QUEUE_ROWS.map((row) => ({ ...row, value: row.read(named) }))
+    const families = parseExposition(exposition(rows))
+    expect(valueIn(families, 'godwit_queue_messages_in_total', 'declared-104')).toBe(1)
+    expect(valueIn(families, 'godwit_queue_consumers', 'declared-104')).toBe(1)
+    expect(valueIn(families, 'godwit_queue_ready_messages', 'declared-000')).toBe(0)
+    const waits = families.get('godwit_queue_wait_seconds')!.samples
+    expect(waits.find(({ name }) => name.endsWith('_count'))?.value).toBe(1)
   })
 })
 
