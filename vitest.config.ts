@@ -17,8 +17,9 @@ const BUILT = [
 
 export default defineConfig({
   test: {
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    // Several polls may wait in one test.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     // The default of a second is too short on a busy machine.
     expect: { poll: { timeout: 60_000 } },
     pool: 'forks',

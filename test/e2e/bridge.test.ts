@@ -146,7 +146,7 @@ describe.each([
     if (!isPlain) expect(await retained(bridge.port, 'in/kept')).toBe('kept')
     await bridge.stop()
     await state(broker, '0')
-  }, 120_000)
+  })
 
   // Without the bit RETAIN is not passed on, so nothing is retained there.
   if (isPlain) return
@@ -185,7 +185,7 @@ describe.each([
     for (const { port } of [broker, bridge]) {
       expect([await retained(port, 'out/kept'), await retained(port, 'in/kept')]).toEqual(['new', 'new'])
     }
-  }, 120_000)
+  })
 })
 
 test('a bridge with a password works with the role that user add grants [field-C13]', async () => {
@@ -204,4 +204,4 @@ test('a bridge with a password works with the role that user add grants [field-C
     return here.messages.length
   }
   await expect.poll(arrived, LONG).toBeGreaterThan(0)
-}, 120_000)
+})

@@ -72,7 +72,7 @@ describe('queues', () => {
     const members = [await MosquittoSub.start(broker.port, args), await MosquittoSub.start(broker.port, args)]
     await mosquittoPub(broker.port, '-t', 'jobs/c', '-q', '1', '-m', '3')
     const all = (): string[] => members.flatMap(({ messages }) => messages).sort()
-    await expect.poll(all, { timeout: 20_000 }).toEqual(['jobs/a 1 0 1', 'jobs/b 0 0 2', 'jobs/c 1 0 3'])
+    await expect.poll(all).toEqual(['jobs/a 1 0 1', 'jobs/b 0 0 2', 'jobs/c 1 0 3'])
   })
 
   test('11: the jobs that a killed consumer held go to another, which does all of them once', async () => {
@@ -89,9 +89,9 @@ describe('queues', () => {
     clients.push(fast)
     fast.on('message', (_topic, _payload, packet) => got.push(packet))
     await fast.subscribeAsync('$queue/jobs/#', { qos: 1 })
-    await expect.poll(() => got.length, { timeout: 20_000 }).toBe(10 - held.length)
+    await expect.poll(() => got.length).toBe(10 - held.length)
     await slow.kill()
-    await expect.poll(() => got.length, { timeout: 20_000 }).toBe(10)
+    await expect.poll(() => got.length).toBe(10)
     const payloads = got.map(({ payload }) => payload.toString())
     expect(payloads.toSorted((a, b) => Number(a) - Number(b))).toEqual(numbers)
     const again = got.filter(({ properties }) => properties?.userProperties?.['x-delivery-count'] === '2')
@@ -117,7 +117,7 @@ describe('queues', () => {
       else callback()
     }
     await client.subscribeAsync('$queue/jobs;prefetch=3/#', { qos: 1 })
-    await expect.poll(() => got.length, { timeout: 20_000 }).toBe(4)
+    await expect.poll(() => got.length).toBe(4)
     expect(got.map(({ payload }) => payload.toString())).toEqual(['1', '2', '3', '2'])
     expect(got[3]).toMatchObject({ dup: false })
     expect(got[3]!.messageId).not.toBe(got[1]!.messageId)
@@ -139,14 +139,14 @@ describe('queues', () => {
     clients.push(consumer)
     await consumer.subscribeAsync('$queue/jobs/#', { qos: 1 })
     await mosquittoPub(broker.port, '-t', 'jobs/a', '-q', '1', '-m', 'not JSON')
-    await expect.poll(show, { timeout: 20_000 }).toBe(1)
+    await expect.poll(show).toBe(1)
     const words = ['-t', '$queue/jobs.dead/#', '-q', '1', '-C', '1', '-V', '5', '-F', '%t %P %p']
     const told = await output('mosquitto_sub', '-p', `${broker.port}`, ...words)
     expect(told).toMatch(/^\$queue\/jobs\.dead\/jobs\/a x-death-reason:refused x-death-queue:jobs /)
     expect(told).toMatch(/ x-death-count:1 x-death-code:0x99 x-death-consumer:refuser not JSON\n$/)
-    await expect.poll(show, { timeout: 20_000 }).toBe(0)
+    await expect.poll(show).toBe(0)
     await mosquittoPub(broker.port, '-t', 'jobs/a', '-q', '1', '-m', 'x')
-    await expect.poll(show, { timeout: 20_000 }).toBe(1)
+    await expect.poll(show).toBe(1)
     expect(await queue('peek', 'jobs.dead')).toContain('jobs/a')
     await queue('pause', 'jobs')
     expect(await queue('replay', 'jobs.dead')).toBe(
@@ -158,7 +158,7 @@ describe('queues', () => {
     }[]
     expect(back).toMatchObject({ failures: 0, topicName: 'jobs/a' })
     await queue('resume', 'jobs')
-    await expect.poll(show, { timeout: 20_000 }).toBe(1)
+    await expect.poll(show).toBe(1)
     const again = await queue('peek', 'jobs.dead', '--json')
     for (const said of ['"delivery-limit"', '"x-death-cycles","2"', '"x-death-count","3"']) {
       expect(again.replaceAll(/\s/g, '')).toContain(said)

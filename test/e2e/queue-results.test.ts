@@ -53,7 +53,7 @@ describe('explicit acknowledgement', () => {
     expect((await sub.ended).code).toBe(0)
     const [line] = sub.messages
     expect(line).toMatch(/^\$queue\/jobs;ack=explicit\/01\.1\.[\w-]{12}\/jobs\/add\/7 2 3$/)
-    await expect.poll(async () => (await shown(broker)).held, { timeout: 20_000 }).toBe(1)
+    await expect.poll(async () => (await shown(broker)).held).toBe(1)
     const tag = line!.split('/')[2]!
     await mosquittoPub(broker.port, '-t', `$ack/jobs/${tag}`, '-q', '1', '-m', '5')
     expect(await shown(broker)).toMatchObject({ messages: 0 })
@@ -88,7 +88,7 @@ describe('explicit acknowledgement', () => {
     const filter = '$queue/jobs;ack=explicit;lease=3/+/#'
     const first = await MosquittoSub.start(broker.port, ['-t', filter, '-q', '1'], '%t')
     const [before] = await first.received(1)
-    await expect.poll(async () => (await shown(broker)).held, { timeout: 20_000 }).toBe(1)
+    await expect.poll(async () => (await shown(broker)).held).toBe(1)
     await first.vanish()
     await broker.crash()
     await broker.restart()
@@ -123,13 +123,11 @@ describe('explicit acknowledgement', () => {
     const port = `${broker.port}`
     const worker = new Program('sh', ['-c', WORKER, 'worker', port, '1'])
     await expect
-      .poll(
-        () =>
-          shown(broker).then(
-            ({ messages }) => messages,
-            () => -1,
-          ),
-        { timeout: 20_000 },
+      .poll(() =>
+        shown(broker).then(
+          ({ messages }) => messages,
+          () => -1,
+        ),
       )
       .toBe(0)
     const ask = ['-V', '5', '-t', '$queue/jobs', '-e', '$queue/answers', '-m', '40 2', '-q', '1', '-W', '30']

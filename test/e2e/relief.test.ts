@@ -113,9 +113,7 @@ async function status({ data }: BrokerProcess): Promise<Status> {
 
 /** Waits until that many of the sockets are closed by the broker, or fails with the test. */
 async function untilClosed(all: readonly Socket[], count: number): Promise<void> {
-  await expect
-    .poll(() => all.filter(({ destroyed }) => destroyed).length, { timeout: 30_000 })
-    .toBeGreaterThanOrEqual(count)
+  await expect.poll(() => all.filter(({ destroyed }) => destroyed).length).toBeGreaterThanOrEqual(count)
 }
 
 test('five clean Sessions that acknowledge nothing of 100 MB: others are refused nothing', async () => {
@@ -132,7 +130,7 @@ test('five clean Sessions that acknowledge nothing of 100 MB: others are refused
   expect(Object.values(counted.relief).some((count) => count > 0)).toBe(true)
   expect(residentBytes).toBeLessThan(350 * MIB)
   await pub.endAsync()
-}, 120_000)
+})
 
 test('ten subscribers that read nothing: newcomers get in, and the subscribers pay', async () => {
   const server = await broker('memory_bytes_max: 24MiB')
@@ -150,13 +148,11 @@ test('ten subscribers that read nothing: newcomers get in, and the subscribers p
     await pub.publishAsync('nowhere', 'x', { qos: 1 })
     if (number % 100 === 99) await expectService(server.port)
   }
-  await expect
-    .poll(async () => (await status(server)).counted.relief.disconnected ?? 0, { timeout: 30_000 })
-    .toBeGreaterThan(0)
+  await expect.poll(async () => (await status(server)).counted.relief.disconnected ?? 0).toBeGreaterThan(0)
   await expectService(server.port)
   expect((await status(server)).counted.connectionsRefused).toBe(0)
   await pub.endAsync()
-}, 120_000)
+})
 
 test('2,000 strangers with 63 KB each: log-ins from the same address still get through', async () => {
   const server = await broker('memory_bytes_max: 64MiB')
@@ -172,7 +168,7 @@ test('2,000 strangers with 63 KB each: log-ins from the same address still get t
   expect(counted.connectionsRefused).toBe(0)
   expect(counted.limited.memoryStrangersPercent).toBeGreaterThan(1900)
   expect(residentBytes).toBeLessThan(350 * MIB)
-}, 120_000)
+})
 
 test('200 half-sent PUBLISH of 24 MB: memory is bounded, the largest are cut off', async () => {
   const server = await broker('memory_bytes_max: 128MiB')
@@ -192,7 +188,7 @@ test('200 half-sent PUBLISH of 24 MB: memory is bounded, the largest are cut off
   expect(held.memoryBytes).toBeLessThan(128 * MIB)
   expect(residentBytes).toBeLessThan(500 * MIB)
   await expectService(server.port)
-}, 120_000)
+})
 
 function mayMount(): boolean {
   const directory = mkdtempSync(join(tmpdir(), 'godwit-mount-'))
@@ -261,5 +257,4 @@ test.runIf(mayMount())(
     await expectService(server.port)
     expect(readFileSync('/proc/mounts', 'utf8')).toContain(disk)
   },
-  180_000,
 )

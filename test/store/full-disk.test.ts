@@ -123,7 +123,7 @@ const CASES = [
   { bytes: 2000, parallel: 500, disk: 320, reserve: 64, others: false },
 ]
 
-describe.runIf(mayMount())('on a disk of its own', { timeout: 120_000 }, () => {
+describe.runIf(mayMount())('on a disk of its own', () => {
   test.each(CASES)(
     '$parallel messages at once of $bytes bytes are refused before $disk MiB are full; ' +
       'then the store is opened and drained (others fill the disk: $others)',

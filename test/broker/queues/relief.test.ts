@@ -64,7 +64,7 @@ describe('a user whose queues have most of the memory', () => {
     expect(await put(disk, small, '$queue/box', 5)).toEqual(Array(5).fill(0x97))
     expect(box.group.states.messages).toBe(messages)
     expect(publishes(worker)).toEqual([])
-  }, 60_000)
+  })
 
   it('goes on once its queue is gone', async () => {
     const { disk, greedy } = await manyDeferred()
@@ -74,7 +74,7 @@ describe('a user whose queues have most of the memory', () => {
     await disk.world.pass(1.1)
     expect(disk.world.server.health.state).toBe('ok')
     expect(await put(disk, greedy, '$queue/box', 1)).toEqual([0])
-  }, 60_000)
+  })
 })
 
 describe('a user whose queues have most of the disk while it is short', () => {

@@ -197,9 +197,7 @@ describe('commits that are synced together', () => {
       server.enqueue(1, delivery(message('t', `${round}`)))
       await server.commit()
       const { committedSequence } = store
-      await expect
-        .poll(() => store.syncedSequence, { timeout: 30_000 })
-        .toBeGreaterThanOrEqual(committedSequence)
+      await expect.poll(() => store.syncedSequence).toBeGreaterThanOrEqual(committedSequence)
     }
     await store.close()
   })

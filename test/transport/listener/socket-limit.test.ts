@@ -53,7 +53,7 @@ const waiting = (): Socket[] => strangers.filter(({ destroyed }) => !destroyed)
 /** A round of strangers to each listener; resolves when all have gone that do not find room. */
 async function crowd(left: number): Promise<void> {
   for (const { port } of broker.listeners) await stranger(port)
-  await expect.poll(() => waiting().length, { timeout: 10_000 }).toBe(left)
+  await expect.poll(() => waiting().length).toBe(left)
 }
 
 async function client(address: string) {
@@ -101,7 +101,7 @@ test.each(WAYS)(
         else socket.write(said)
       }
       for (const socket of strangers.splice(0)) socket.destroy()
-      await expect.poll(inAtOnce, { timeout: 10_000 }).toBe(SOCKETS_MAX)
+      await expect.poll(inAtOnce).toBe(SOCKETS_MAX)
     }
   },
 )
