@@ -76,7 +76,8 @@ test('npm pack: installed elsewhere, the command runs and the library works, wit
   const directory = await temporaryDirectory()
   const packed = await pack(directory)
   const paths = packed.files.map(({ path }) => path)
-  const config = String.raw`config/(godwit\.(example\.yaml|service)|OPERATING\.md)`
+  const monitoring = String.raw`grafana-dashboard\.json|prometheus-alerts\.yaml`
+  const config = String.raw`config/(godwit\.(example\.yaml|service)|OPERATING\.md|${monitoring})`
   const top = String.raw`(README|CHANGELOG)\.md|LICENSE|package\.json`
   const expected = new RegExp(String.raw`^(dist/.+\.(js|d\.ts)|${config}|${top})$`)
   expect(paths.filter((path) => !expected.test(path))).toEqual([])
