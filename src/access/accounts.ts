@@ -105,7 +105,7 @@ export class Accounts {
     return join(this.#directory, ACCOUNTS_FILE)
   }
 
-  /** Called after each change, also after one by another process that `reload` found. */
+  /** Sets the function to call after each change, whether this process made it or `reload` found it. */
   set onChange(callback: AccountsListener) {
     this.#onChange = callback
   }
@@ -225,7 +225,7 @@ export class Accounts {
   }
 
   /**
-   * Disables a user, who then cannot log in at all, or enables it. Throws AccountsError when there is no such
+   * Disables a user, so that it cannot log in, or enables it again. Throws AccountsError if there is no such
    * user.
    */
   async setDisabled(name: string, disabled: boolean): Promise<void> {

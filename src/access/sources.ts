@@ -18,7 +18,7 @@ export interface Source {
 
 /** The sources that the options name, and the queue for their slow hashes. */
 export interface Sources {
-  /** Null if the options exclude accounts, or without a data directory. */
+  /** Null without a data directory, or if the options switch accounts off. */
   readonly accounts: Accounts | null
   readonly passwordFiles: readonly WatchedFile<PasswordFile>[]
   readonly aclFiles: readonly WatchedFile<AclFile>[]

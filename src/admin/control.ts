@@ -66,7 +66,7 @@ export function controlPath(directory: string): string {
 export function controlPathError(path: string): string | null {
   const bytes = Buffer.byteLength(path)
   return bytes > PATH_BYTES_MAX
-    ? `the path ${path} has ${bytes} bytes, but that of a socket may have only ${PATH_BYTES_MAX}`
+    ? `the path ${path} has ${bytes} bytes, but the path of a socket may have at most ${PATH_BYTES_MAX}`
     : null
 }
 

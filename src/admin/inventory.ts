@@ -72,7 +72,7 @@ type Parameters = Readonly<Record<string, unknown>>
 interface Tools {
   readonly inventory: Inventory
   readonly pages: Pages
-  /** Reports a change to the security log. */
+  /** Writes a change into the security log. */
   readonly tell: (event: SecurityEvent) => void
 }
 

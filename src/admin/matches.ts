@@ -5,10 +5,10 @@
 import { setImmediate } from 'node:timers/promises'
 import type { Inventory, Steps } from '../broker/inventory.ts'
 
-/** The steps of one slice. */
+/** Names that are compared before other work gets its turn. */
 const SLICE_STEPS = 256
 
-/** At most so many names are in the answer. */
+/** Most names that the answer lists. */
 const NAMED_MAX = 5
 
 /** The answer to a command for all that match. */

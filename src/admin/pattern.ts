@@ -12,7 +12,8 @@ export function isPlain(pattern: string): boolean {
 export function matchesPattern(pattern: string, name: string): boolean {
   let p = 0
   let n = 0
-  /** The position after the latest `*`, and the end of the text that it covers so far. */
+  // Where the rest does not match, the latest `*` takes one more character: `star` is the position
+  // after this `*` in the pattern, `reach` the end of what it has taken of the name.
   let star = -1
   let reach = 0
   while (n < name.length) {

@@ -37,7 +37,7 @@ export interface NumberMetric {
   readonly kind: MetricKind
   readonly unit: string
   readonly help: string
-  /** Absent for fields of `Counters`: the row has the name of the field. */
+  /** Reads the value. Rows without it have the name of a field of `Counters`, which is the value. */
   readonly read?: (sources: MetricSources) => number | null
   /** Topics below `$SYS/broker/`. */
   readonly sys?: readonly string[]

@@ -1,10 +1,10 @@
 /** One snapshot of all queues for whoever exports figures: the largest by name, the rest together. */
 import type { QueueCounters, QueueFigures, QueueOperator, QueueWaits } from '../broker/queues/queue-view.ts'
 
-/** Queues that have figures of their own. */
+/** Most queues that have figures of their own. */
 const NAMED_MAX = 1000
 
-/** The name of the others together. No queue has it, since it is no name of one. */
+/** The name for all other queues together. No queue can have it: parentheses are not allowed in names. */
 export const OTHER_QUEUES = '(other)'
 
 /** The figures of one queue, or of several together. */

@@ -29,7 +29,7 @@ export type StatusValues = {
   readonly [N in MetricName as KeyOutside<PathOf<N>>]: StatusValueOf<(typeof METRICS)[N]>
 } & { readonly [G in GroupOf<AnyPath>]: Group<G> }
 
-/** The parts of a broker that a snapshot is taken of. */
+/** The parts of a broker from which a snapshot is taken. */
 export interface SnapshotSources extends Pick<MetricSources, 'server' | 'sockets' | 'certificateDays'> {
   /** The time of the start by `performance.now`. */
   readonly startedAtMs: number

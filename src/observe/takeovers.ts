@@ -6,11 +6,11 @@ import { beginningOf } from '../mqtt/utf8.ts'
 const TAKEOVERS_MIN = 4
 const WINDOW_MS = 60_000
 
-/** Client Identifiers that are watched; the oldest are forgotten. */
+/** Most Client Identifiers that are watched. One more, and the oldest is forgotten. */
 const CLIENTS_MAX = 1000
 /** Only the first characters of a Client Identifier are compared. */
 const NAME_CHARACTERS_MAX = 256
-/** Addresses that are named. */
+/** Most addresses that the warning names. */
 const ADDRESSES_MAX = 4
 
 interface Takeover {

@@ -9,8 +9,8 @@
  */
 
 /**
- * Slots without a value that are kept. All of them are dropped when there are more than this, or more than
- * slots with a value.
+ * Most slots without a value. They are all dropped when there are more, or more than there are slots with a
+ * value.
  */
 const VACANT_MAX = 1024
 /** A Map with at most this many slots has short chains in any case. */
@@ -123,7 +123,7 @@ export class ChurnMap<K, V extends NonNullable<unknown>> {
     for (const [key, value] of this.slots()) if (value !== null) yield key
   }
 
-  /** Iterates all values. May continue while the Map changes: a value that stays comes once. */
+  /** Iterates all values. The Map may change meanwhile: a value that stays in it comes exactly once. */
   *values(): IterableIterator<V> {
     for (const [, value] of this.slots()) if (value !== null) yield value
   }

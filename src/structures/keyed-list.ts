@@ -57,7 +57,7 @@ export class KeyedList<K, V> {
       this.#items[at] = item
       return
     }
-    // An array of one has room for one, where `push` into an empty one makes room for seventeen.
+    // Most lists have one item. An array that is made with it has room for one; `push` makes room for 17.
     if (this.#items.length === 0) this.#items = [item]
     else this.#items.push(item)
     if (this.#positions !== null) this.#positions.set(key, this.#items.length - 1)

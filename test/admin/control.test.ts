@@ -141,7 +141,7 @@ test('a request that is too long ends the connection, and too many clients are r
 test('a path that is too long for a socket is an error', async () => {
   const long = join(directory, 'x'.repeat(120))
   await expect(openControlSocket(long, {})).rejects.toThrow(
-    /has \d+ bytes, but that of a socket may have only 107/,
+    /has \d+ bytes, but the path of a socket may have at most 107/,
   )
   expect(await brokerAnswers(long)).toBe(false)
 })

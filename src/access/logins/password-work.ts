@@ -67,11 +67,11 @@ export class PasswordWork {
   readonly #own: (() => void)[] = []
   readonly #logins: FairQueue<Turn>
   /**
-   * Since the start: hashes done, log-ins refused by a limit of the queue, and log-ins that left while they
-   * waited.
+   * Counts since the start: `done` hashes, log-ins `refused` by a limit of the queue, and log-ins that `left`
+   * while they waited.
    */
   readonly figures = { done: 0, refused: 0, left: 0 }
-  /** The recent time of a slow hash on one thread. */
+  /** Time in ms that one slow hash took lately on one thread. */
   hashMs = HASH_MS
 
   constructor({ atOnceMax = atOnce(), limits = QUEUE }: PasswordWorkOptions = {}) {

@@ -69,12 +69,15 @@ export function hashPassword(password: Uint8Array): Promise<string> {
   return argon2().hash(password, ARGON2ID)
 }
 
-/** Derives the SCRAM-SHA-256 verifier of a chosen password. Takes one of libuv's threads. */
+/** Derives the SCRAM-SHA-256 verifier of a password that a person chose. Takes one of libuv's threads. */
 export function scramVerifier(password: string): Promise<ScramVerifier> {
   return verifierOf(password, SCRAM_ITERATIONS)
 }
 
-/** Derives the SCRAM-SHA-256 verifier of a generated password, in a twentieth of the time. */
+/**
+ * Derives the SCRAM-SHA-256 verifier of a generated password with a twentieth of the iterations: nobody can
+ * guess such a password, however fast the hash is.
+ */
 export function generatedScramVerifier(password: string): Promise<ScramVerifier> {
   return verifierOf(password, SCRAM_ITERATIONS_GENERATED)
 }

@@ -393,7 +393,7 @@ describe('a running broker', () => {
     await mkdir(data)
     const broker = await BrokerProcess.start({ data })
     expect(broker.program.stdout).toMatch(
-      /godwit note: .* cannot reach this broker: the path .* that of a socket may have only 107/,
+      /godwit note: .* cannot reach this broker: the path .* of a socket may have at most 107/,
     )
     const { code, stderr } = await godwit('backup', join(data, '..', 'b'), '--data', data)
     expect(code).toBe(1)
