@@ -1,5 +1,6 @@
 /** Why nothing moves, in words. */
 import type { Core } from './core.ts'
+import { heldByOthers } from './hand-out.ts'
 import type { Member } from './state/consumer.ts'
 
 /** Consumers that are named one by one. */
@@ -27,6 +28,11 @@ export function explain(core: Core): string[] {
   }
   if (core.dispatch.isStrict && core.deferred.size > 0) {
     sentences.push('what comes next waits for a message that was refused')
+  }
+  if (core.dispatch.isStrict && heldByOthers(core) > 0) {
+    sentences.push(
+      'what comes next waits for a message that a consumer before holds, or for the end of its lease',
+    )
   }
   let named = 0
   for (const member of core.members) {

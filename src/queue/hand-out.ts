@@ -115,15 +115,19 @@ export class HandOut {
   }
 
   /**
-   * Where order is strict, what came back holds up what follows: the sequence of the oldest such message.
+   * Where order is strict, what came back holds up what follows, and so does what another member still holds:
+   * the sequence of the oldest such message.
    */
   #barrier(lane: Lane): number {
     const { dispatch, deferred, aside } = this.#core
     let barrier = Number.POSITIVE_INFINITY
-    if (!dispatch.isStrict || deferred.size + aside.size === 0) return barrier
-    for (const list of [deferred.values(), aside]) {
-      for (const entry of list) {
-        if (entry.lane === lane.number && entry.sequence < barrier) barrier = entry.sequence
+    if (!dispatch.isStrict) return barrier
+    const leases = heldByOthers(this.#core) > 0 ? this.#core.leases.values() : []
+    if (deferred.size + aside.size + leases.length === 0) return barrier
+    for (const list of [deferred.values(), aside, leases]) {
+      for (const { lane: number, sequence, state, handle } of list) {
+        const isOwn = state === State.Held && handle?.member === dispatch.active
+        if (number === lane.number && sequence < barrier && !isOwn) barrier = sequence
       }
     }
     return barrier
@@ -390,4 +394,9 @@ export class HandOut {
     else core.aside.delete(entry)
     core.setState(entry, State.Waiting)
   }
+}
+
+/** Where one member is active: how many messages others hold, which were active before. */
+export function heldByOthers({ leases, dispatch }: Core): number {
+  return leases.size - (dispatch.active?.held ?? 0)
 }

@@ -187,9 +187,15 @@ export class Model {
       return before.length < this.rules.keyWindow
     }
     if (this.rules.dispatch !== 'exclusive') return true
-    // What came back holds up what follows.
+    // What came back holds up what follows, and so does what one that was active before still holds.
     const isBefore = (one: Item) => one.lane === item.lane && one.sequence < item.sequence
-    return !this.items.some((one) => isBefore(one) && (one.state === 'deferred' || this.#isStuck(one)))
+    const holdsUp = (one: Item) =>
+      one.state === 'deferred' || this.#isStuck(one) || this.#isHeldElsewhere(one)
+    return !this.items.some((one) => isBefore(one) && holdsUp(one))
+  }
+
+  #isHeldElsewhere({ state, hand }: Item): boolean {
+    return state === 'held' && hand?.client !== this.#active
   }
 
   /** Others of its key, that are not dead. */

@@ -3,6 +3,7 @@
  * start.
  */
 import { describe, expect, test } from 'vitest'
+import { parseTag } from '../../src/queue/explicit/tag.ts'
 import type { GroupRules } from '../../src/queue/rules.ts'
 import { message, Stage } from './stage.ts'
 
@@ -125,6 +126,45 @@ describe('consumer lost', () => {
       ['1', '2'],
       ['2', '3'],
     ])
+  })
+})
+
+describe('exclusive with explicit acknowledgement', () => {
+  const explicit = { isExplicit: true, leaseSeconds: 10, prefetch: 1 }
+
+  /** Two consumers; the first has received a message and is gone. */
+  function lostWith(rules: Partial<GroupRules> = {}) {
+    const stage = new Stage({ dispatch: 'exclusive', ...rules })
+    const [a, b] = [stage.join('a', explicit), stage.join('b', explicit)]
+    stage.put('1', '2')
+    const tag = parseTag(a.has[0]!.tag)!
+    a.answer()
+    stage.away(a)
+    return { stage, tag, b }
+  }
+
+  test('what a lost consumer holds holds up what follows, until its lease ends', () => {
+    const { stage, b } = lostWith({ retryDelaySeconds: 0 })
+    expect(b.payloads).toEqual([])
+    expect(stage.group.explain().join()).toContain('waits for a message that a consumer before holds')
+    stage.pass(10_000)
+    expect(b.payloads).toEqual(['1'])
+  })
+
+  test('the lost one may still settle it', () => {
+    const { stage, tag, b } = lostWith()
+    expect(stage.group.answer(tag, 'done', null, '')).toBe('done')
+    stage.settle()
+    expect(b.payloads).toEqual(['2'])
+  })
+
+  test('what the active one holds holds up nothing', () => {
+    const stage = new Stage({ dispatch: 'exclusive' })
+    const a = stage.join('a', { ...explicit, prefetch: 5 })
+    stage.put('1', '2')
+    a.answer()
+    stage.put('3')
+    expect(a.payloads).toEqual(['1', '2', '3'])
   })
 })
 

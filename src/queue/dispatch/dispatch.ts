@@ -18,8 +18,10 @@ export interface DispatchContext {
 export interface Dispatch {
   /** Whether there is a member that may be chosen. */
   readonly hasOpen: boolean
-  /** Whether a message that came back holds up all that follow. */
+  /** Whether a message that came back, or that a member before holds, holds up all that follow. */
   readonly isStrict: boolean
+  /** The only member that is given messages; null where several may be, and if there is none. */
+  readonly active: Member | null
   /** Whether `admit` has to see every message before it goes. */
   readonly needsMessages: boolean
 

@@ -16,6 +16,10 @@ export class Exclusive implements Dispatch {
     this.#context = context
   }
 
+  get active(): Member | null {
+    return this.#active
+  }
+
   get hasOpen(): boolean {
     return this.#active?.isOpen === true
   }

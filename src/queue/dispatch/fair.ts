@@ -5,6 +5,7 @@ import { Fewest } from './fewest.ts'
 
 export class Fair implements Dispatch {
   readonly isStrict = false
+  readonly active = null
   readonly needsMessages = false
   readonly #open = new Fewest()
 

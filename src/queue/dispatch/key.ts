@@ -41,6 +41,7 @@ class Key {
 
 export class ByKey implements Dispatch {
   readonly isStrict = false
+  readonly active = null
   readonly needsMessages = true
   readonly #context: DispatchContext
   readonly #keyOf: (message: Message) => string
