@@ -144,7 +144,7 @@ export class ProgramConsumer implements Consumer, CommitWaiter, Flushable {
       const { handle, message } = handed
       // It may have been taken away meanwhile.
       if (handle.hold !== Hold.Current || !this.#isMember(handle)) {
-        this.#bytes -= message.size
+        this.#free(message)
         this.#touch()
         continue
       }
@@ -163,6 +163,16 @@ export class ProgramConsumer implements Consumer, CommitWaiter, Flushable {
     const isDue = this.#waiting.length > 0 && this.#handed.size < this.#options.concurrency
     if (isDue) this.#state.waiting.add(this)
     else this.#state.waiting.delete(this)
+  }
+
+  /** A message is in its memory no more: what did not fit is asked for again, in a later turn. */
+  #free(message: Message): void {
+    this.#bytes -= message.size
+    if (!this.#isFull) return
+    this.#isFull = false
+    this.#state.turn.continueLater(() => {
+      if (this.#member !== null && this.#queue?.isGone === false) this.#queue.group.room(this.#member)
+    })
   }
 
   /** Whether the hand-out is one of the queue as it is now. */
@@ -187,15 +197,8 @@ export class ProgramConsumer implements Consumer, CommitWaiter, Flushable {
   settle({ handle, message }: Handed, code: number, retryAfter: number | null, detail: string): void {
     if (!this.#handed.delete(handle)) return
     this.#state.turn.begin()
-    this.#bytes -= message.size
-    const queue = this.#queue
-    if (this.#isMember(handle) && queue !== null) {
-      queue.group.acknowledged(handle, code, retryAfter, detail)
-      if (this.#isFull && this.#member !== null) {
-        this.#isFull = false
-        queue.group.room(this.#member)
-      }
-    }
+    if (this.#isMember(handle)) this.#queue?.group.acknowledged(handle, code, retryAfter, detail)
+    this.#free(message)
     if (this.#waiting.length > 0) this.#touch()
     this.#tellEnd()
   }

@@ -1,5 +1,6 @@
 /** Examples 31 and 32 of queues, and what else is limited. */
 import { describe, expect, it } from 'vitest'
+import type { Handed } from '../../../src/broker/queues/program-consumer.ts'
 import { StoreError } from '../../../src/store/store.ts'
 import { answer, DiskWorld, inMemory, jobs, lines, publishes } from './queue-world.ts'
 
@@ -95,6 +96,38 @@ describe('a full disk', () => {
     await consumer.subscribe('$queue/jobs/#', 1)
     await disk.settle()
     expect(lines(consumer)).toEqual(['$queue/jobs/jobs/a x 1'])
+  })
+
+  it('has a consumer in this process get again what it had, however large', async () => {
+    const limits = { packetBytesMax: 16 * 1024 * 1024 }
+    const disk = await DiskWorld.make(jobs(), { limits })
+    const { consuming, definitions } = disk.world.server.queues!
+    const handed: Handed[] = []
+    const handler = (message: Handed): number => handed.push(message)
+    const options = { name: 'p', prefetch: 10, concurrency: 1, handler, ended: () => {} } as const
+    const consumer = consuming.programs.add(definitions.byName.get('jobs')!, options)
+    const publisher = await disk.connect('p')
+    for (const first of ['1', '2']) {
+      await publisher.publish('jobs/a', first.padEnd(9 * 1024 * 1024), 1)
+      await disk.settle()
+    }
+    const recovered = disk.world.record('storeRecovered')
+    disk.world.server.state.storeFailed(new StoreError('full', 'no space left', 'Free some.'))
+    while (recovered.length === 0 && disk.world.fatal === null) await disk.settle()
+    // What it had is offered again, and does not fit beside what it still has in hand.
+    const { group } = definitions.byName.get('jobs')!
+    const states = async (): Promise<string[]> => {
+      await disk.settle()
+      return [...group.members].map(({ state }) => state)
+    }
+    await expect.poll(states).toEqual(['full'])
+    const left = async (): Promise<number> => {
+      const [next] = handed.splice(0, 1)
+      if (next !== undefined) consumer.settle(next, 0, null, '')
+      await disk.settle()
+      return group.states.messages
+    }
+    await expect.poll(left).toBe(0)
   })
 
   it('has no queue declared while the store is read again, and those of the file after it', async () => {
