@@ -5,7 +5,7 @@
 import { setImmediate } from 'node:timers/promises'
 import type { Inventory, Steps } from '../broker/inventory.ts'
 
-/** Names that are compared before other work gets its turn. */
+/** Entries that are looked at before other work gets its turn. */
 const SLICE_STEPS = 256
 
 /** Most names that the answer lists. */
