@@ -357,17 +357,26 @@ export class HandOut {
   }
 
   #isRefusedByAll(entry: Entry): boolean {
-    const isReady = entry.state === State.Ready
-    if (!isReady || entry.blocks === null || entry.countBlocked(Block.Refused) === 0) return false
+    const { state } = entry
+    if (state !== State.Ready && state !== State.Loose) return false
+    if (entry.blocks === null || entry.countBlocked(Block.Refused) === 0) return false
     return entry.countBlockedThere(Block.Refused) === this.#core.there
   }
 
-  /** Nobody else is left who might take it: those who refused it get it again after the delay. */
+  /**
+   * Nobody else is left who might take it: those who refused it get it again after the delay. One that is
+   * away and has it may never come back.
+   */
   #deferRefused(entry: Entry): void {
     const core = this.#core
+    const { handle } = entry
     core.aside.delete(entry)
     entry.unblockAll(Block.Refused)
+    core.detach(entry)
     core.defer(entry, core.retryDelay(entry))
+    if (handle === null) return
+    handle.member.consumer.release(handle)
+    core.counts.redelivered.lost++
   }
 
   /** Shows messages to the dispatch that it does not know. Returns the units of work that it did. */

@@ -411,13 +411,15 @@ export class Model {
     item.record = { failures, attempts, due }
     // At QoS 0 the message is held already by the next consumer.
     if (item.state !== 'held') item.lease = null
-    if (item.state !== 'ready' || (due === 0 && this.rules.retryDelaySeconds > 0)) return
+    const isAway = item.state === 'loose' && attempts === item.attempts
+    if ((item.state !== 'ready' && !isAway) || (due === 0 && this.rules.retryDelaySeconds > 0)) return
     const isRefused = item.blocks.some(({ reason }) => reason === 'refused')
     if (due === 0 && !(isRefused && this.#isEachBlocked(item, 'refused'))) return
     // Everybody has refused it: they get it again after the delay.
     if (!this.#isEachBlocked(item, 'refused')) throw new Error(`${sequence} was put off for no reason`)
     item.blocks = item.blocks.filter(({ reason }) => reason !== 'refused')
-    if (due > 0) item.state = 'deferred'
+    this.#free(item)
+    item.state = due > 0 ? 'deferred' : 'ready'
     item.at = due
     this.note('put off')
   }

@@ -129,6 +129,21 @@ describe('consumer lost', () => {
   })
 })
 
+test('one that is refused by all who are there does not wait for the one that has it and is away', () => {
+  const stage = new Stage({ retryDelaySeconds: 1 })
+  const [a, b] = [stage.join('a'), stage.join('b')]
+  stage.put('1')
+  const [first, second] = a.has.length > 0 ? [a, b] : [b, a]
+  first.answer(0x87)
+  expect(second.payloads).toEqual(['1'])
+  stage.away(second)
+  stage.pass(2000) // it failed twice
+  expect(first.payloads).toEqual(['1', '1'])
+  stage.back(second)
+  first.answer()
+  expect(stage.group.states.messages).toBe(0)
+})
+
 describe('exclusive with explicit acknowledgement', () => {
   const explicit = { isExplicit: true, leaseSeconds: 10, prefetch: 1 }
 
