@@ -1,6 +1,7 @@
 /** Draws charts of ratios to Mosquitto, as SVG for light and dark backgrounds. */
 
-const LEFT = 290
+/** Room for the longest label of all charts. */
+const LEFT = 350
 const PLOT = 470
 const RIGHT = 40
 const TOP = 74
