@@ -23,11 +23,12 @@ function run(command: string, { port }: BrokerProcess): Program {
   return new Program('sh', ['-c', `exec ${command.replace('-p 1883', `-p ${port}`)}`])
 }
 
-/** Runs the program of a text in a directory of its own, on a free port. */
+/** Runs the program of a text in a directory of its own, on a free port. At its end it says `ready`. */
 async function embedded(text: string): Promise<Program> {
   const directory = await temporaryDirectory()
   const [, code] = /```js\n(import [\s\S]*?)```/.exec(text)!
-  writeFileSync(join(directory, 'main.mjs'), code!.replaceAll(/port: \d+/g, 'port: 0'))
+  const main = `${code!.replaceAll(/port: \d+/g, 'port: 0')}\nconsole.log('ready')\n`
+  writeFileSync(join(directory, 'main.mjs'), main)
   mkdirSync(join(directory, 'node_modules'))
   symlinkSync(ROOT, join(directory, 'node_modules', 'godwit'))
   return new Program(process.execPath, ['main.mjs'], directory)
@@ -66,15 +67,15 @@ test('configuration in the environment and on the command line', async () => {
 
 test('the program of docs/embedding.md starts a broker, and ends', async () => {
   const text = readFileSync(join(ROOT, 'docs', 'embedding.md'), 'utf8')
-  const program = await embedded(text.replace('process.once', "console.log('here')\nprocess.once"))
-  await program.until((stdout) => stdout === 'here\n')
+  const program = await embedded(text)
+  await program.until((stdout) => stdout.endsWith('ready\n'))
   program.signal('SIGTERM')
   expect(await program.ended).toMatchObject({ code: 0, stderr: '' })
 })
 
 test('the program of the README hands a message to itself, and ends', async () => {
   const program = await embedded(README)
-  await program.until((stdout) => stdout === 'sensors/1 20.5\n')
+  await program.until((stdout) => /^sensors\/1 20\.5$/m.test(stdout) && stdout.includes('ready\n'))
   program.signal('SIGTERM')
   expect(await program.ended).toMatchObject({ code: 0, stderr: '' })
 })
